@@ -1,0 +1,1 @@
+"""What runs in a hospital: data out of its PACS, training, the Flower ClientApp."""

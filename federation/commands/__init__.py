@@ -1,0 +1,1 @@
+"""The commands of `iodeep` that need neither side."""

@@ -1,0 +1,357 @@
+"""The two documents: an experiment, which travels, and a site's, which stays home.
+
+TOML becomes a frozen value once, at the edge; everything below receives values.
+An unknown key is an error that names the nearest valid one.
+"""
+
+import difflib
+import hashlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
+
+import rfc8785
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from federation.errors import ConfigError
+from federation.iodeep.architecture import Architecture, Preprocessing
+from federation.iodeep.labels import Line
+from federation.values import Value
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+T = TypeVar("T", bound=Value)
+
+
+# --- an experiment: what to train, with whom, how ---------------------------------------
+
+
+class ModelTable(Value):
+    """``[model]``: the line, what its outputs mean, and either a network or a start."""
+
+    line: str
+    labels: dict[PositiveInt, str]
+    architecture: Architecture | None = None
+    preprocessing: Preprocessing | None = None
+    start: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_arguments(cls, table: Any) -> Any:
+        """``[model.architecture]`` holds the network's name and its arguments side by side."""
+        if isinstance(table, Mapping) and isinstance(table.get("architecture"), Mapping):
+            arguments = dict(table["architecture"])
+            if "arguments" not in arguments and "network" in arguments:
+                network = arguments.pop("network")
+                return {**table, "architecture": {"network": network, "arguments": arguments}}
+        return table
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        Line.parse(self.line)
+        if self.start is None and (self.architecture is None or self.preprocessing is None):
+            raise ValueError("needs [model.architecture] and [model.preprocessing], or start")
+        if sorted(self.labels) != list(range(1, len(self.labels) + 1)):
+            raise ValueError("labels are numbered 1, 2, 3 … without gaps")
+        return self
+
+
+class FederationTable(Value):
+    """``[federation]``: who takes part, and when a round counts."""
+
+    sites: tuple[Name, ...]
+    quorum: PositiveInt = 1
+    deadline_s: PositiveFloat = 600
+    mode: Literal["simulation", "deployment"] = "simulation"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.sites or len(set(self.sites)) != len(self.sites):
+            raise ValueError("sites must be named, each once")
+        if self.quorum > len(self.sites):
+            raise ValueError(f"quorum {self.quorum} is more than the {len(self.sites)} sites")
+        return self
+
+
+class StrategyTable(Value):
+    """``[strategy]``: how updates become the next version.
+
+    max_update_ratio bounds an update: the L2 norm of its change over that of the version it
+    started from. It is there to stop nonsense, not to shape learning.
+    """
+
+    name: Literal["fedavg"] = "fedavg"
+    max_update_ratio: PositiveFloat = 10.0
+
+
+class Optimizer(Value):
+    """An optimiser of torch by name; ``lr`` is what the schedule starts from."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Probability = 0.0
+
+
+class Augmentation(Value):
+    """``[training.augmentation]``: random changes of a training example; 0 leaves one out.
+
+    probability:    of each change, for each example
+    rotate_degrees: largest rotation about each axis
+    scale:          largest relative change of size
+    translate:      largest shift, voxels
+    flip:           axes that may be mirrored
+    noise:          largest standard deviation of added Gaussian noise, in units of the
+                    normalised intensity
+    intensity:      largest relative change of contrast, and largest shift
+    """
+
+    probability: Probability = 0.5
+    rotate_degrees: NonNegativeFloat = 0.0
+    scale: Fraction = 0.0
+    translate: NonNegativeFloat = 0.0
+    flip: tuple[Literal[0, 1, 2], ...] = ()
+    noise: NonNegativeFloat = 0.0
+    intensity: NonNegativeFloat = 0.0
+
+
+class TrainingTable(Value):
+    """``[training]``: what every site does in a round.
+
+    schedule: of the learning rate over all steps of all rounds, or ``constant``
+    threads:  torch threads; part of the result, as sums depend on it
+    """
+
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 2
+    optimizer: Optimizer = Optimizer()
+    schedule: Literal["constant", "cosine"] = "constant"
+    loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
+    augmentation: Augmentation = Augmentation()
+    threads: PositiveInt = 1
+
+
+class Experiment(Value):
+    """A federated experiment: everything that decides its result, and how it is carried."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    rounds: PositiveInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: str | None = None
+    model: ModelTable
+    federation: FederationTable
+    strategy: StrategyTable = StrategyTable()
+    training: TrainingTable = TrainingTable()
+
+    @property
+    def line(self) -> Line:
+        return Line.parse(self.model.line)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over what decides the result: not where data lies, nor how it is carried."""
+        decides = self.model_dump(
+            mode="json",
+            include={
+                "rounds": True,
+                "seed": True,
+                "model": True,
+                "strategy": True,
+                "training": True,
+                "federation": {"sites"},
+            },
+        )
+        return hashlib.sha256(rfc8785.dumps(decides)).hexdigest()
+
+
+# --- a site: where its archive is, what its data are, what it allows --------------------
+
+
+class Archives(Value):
+    """``[archives]``: addresses; ``models`` is the same archive unless named."""
+
+    images: str
+    models: str | None = None
+
+    @property
+    def of_models(self) -> str:
+        return self.models or self.images
+
+
+class LabelSource(Value):
+    """Which objects hold labels, and which segment name means which output label."""
+
+    source: Literal["SEG"] = "SEG"
+    map: dict[str, PositiveInt]
+
+
+class Split(Value):
+    """Train, validation and test, by patient.
+
+    A fraction assigns each patient by a keyed hash of the Patient ID, so that newcomers
+    never move the others; ``test`` may name the Patient IDs instead. ``key`` is a file that
+    stays at the site.
+    """
+
+    validation: Fraction = 0.15
+    test: Fraction | tuple[str, ...] = 0.15
+    key: Path
+
+
+class DataTable(Value):
+    """``[data.NAME]``: answers the needs of lines whose region is called NAME.
+
+    query: C-FIND keys that a study's image series must match
+    """
+
+    query: dict[str, str] = {}
+    labels: LabelSource
+    split: Split
+
+
+class PolicyTable(Value):
+    """``[policy]``: what the site allows."""
+
+    min_studies: PositiveInt = 1
+
+
+class Site(Value):
+    """A hospital's own document. Relative paths are beside the document.
+
+    work:    cache and temporary files; may be deleted at any time
+    preview: draw one held-out slice with truth and prediction into ``work`` at evaluation
+    """
+
+    name: Name
+    archives: Archives
+    data: dict[Name, DataTable]
+    policy: PolicyTable = PolicyTable()
+    work: Path = Path("work")
+    preview: bool = False
+
+    def data_for(self, line: Line) -> DataTable:
+        """The data that answer a line's needs: those named like its region."""
+        try:
+            return self.data[line.region.slug]
+        except KeyError:
+            raise ConfigError(
+                f"site {self.name} has no data for line {line}: expected a table "
+                f"[data.{line.region.slug}], seen {', '.join(sorted(self.data)) or 'none'}"
+            ) from None
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment; ``overrides`` are ``key.inner=value`` with a TOML value or a word.
+
+    Raises :class:`ConfigError` for a missing file, bad TOML, or any key or value.
+    """
+    document = _read_toml(path)
+    for override in overrides:
+        _apply(document, override)
+    return parse_experiment(document, name=str(path))
+
+
+def parse_experiment(document: Mapping[str, Any], *, name: str = "experiment") -> Experiment:
+    """An experiment from the mapping its TOML or JSON holds. Raises :class:`ConfigError`."""
+    return _validate(Experiment, document, name)
+
+
+def read_site(path: Path) -> Site:
+    """Read a site's document; its relative paths become absolute. Raises ConfigError."""
+    site = _validate(Site, _read_toml(path), str(path))
+    home = path.resolve().parent
+    data = {
+        name: table.model_copy(
+            update={"split": table.split.model_copy(update={"key": home / table.split.key})}
+        )
+        for name, table in site.data.items()
+    }
+    return site.model_copy(update={"work": home / site.work, "data": data})
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; expected a TOML document there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is no valid TOML: {error}") from error
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is no override; expected key=value, as rounds=5")
+    try:
+        value: JsonValue = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word: data=phantom, training.loss=dice
+    *parents, last = key.split(".")
+    table = document
+    for parent in parents:
+        inner = table.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {parent} is a value, not a table")
+        table = inner
+    table[last] = value
+
+
+def _validate(kind: type[T], document: Mapping[str, Any], name: str) -> T:
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        problems = [_explain(kind, problem) for problem in error.errors()]
+        raise ConfigError(f"{name}: " + "; ".join(problems)) from None
+
+
+def _explain(kind: type[BaseModel], problem: Any) -> str:
+    path = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, unknown = problem["loc"]
+        nearest = difflib.get_close_matches(str(unknown), _keys_at(kind, parents), n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return f"unknown key {path!r}{hint}"
+    if problem["type"] == "missing":
+        return f"key {path!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    seen = problem["input"]
+    shown = f" (seen: {seen!r})" if isinstance(seen, str | int | float | bool) else ""
+    return f"{path or 'document'}: {message}{shown}"
+
+
+def _keys_at(kind: type[BaseModel], parents: Sequence[str | int]) -> list[str]:
+    """The valid keys of the table at ``parents``, found by walking the document's types."""
+    current: Any = kind
+    for step in parents:
+        field = current.model_fields.get(step) if _is_table(current) else None
+        candidates = _tables_in(field.annotation) if field else []
+        if field is None or not candidates:
+            continue  # a key of a dict such as [data.NAME]: stay with its values' type
+        current = candidates[0]
+    return list(current.model_fields) if _is_table(current) else []
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _tables_in(annotation: Any) -> list[type[BaseModel]]:
+    if _is_table(annotation):
+        return [cast(type[BaseModel], annotation)]
+    return [t for inner in getattr(annotation, "__args__", ()) for t in _tables_in(inner)]

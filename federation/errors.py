@@ -1,0 +1,66 @@
+"""The errors that IODeep raises on purpose.
+
+IODeepError
+├── ConfigError            a document, a key or a command's argument is wrong
+├── CodecError             bytes that are not the IODeep object they should be
+│   └── DigestError        well-formed, but not the bytes the manifest names
+├── ModelError             an architecture or weights that cannot be used
+├── PacsError              the archive or the way to it
+│   ├── PacsUnreachable    no association: address, port, AE title, network
+│   └── StorageError       an instance was not kept, or not as it was sent
+├── RegistryError          a line, branch or version that is absent or in conflict
+├── DataError              labelled data as a whole (a single study is quarantined instead)
+├── UpdateError            a site's answer that must not enter an aggregate
+└── RoundError             a round that cannot be finished
+
+A message says what was being done, what was seen, what was expected and what to try.
+It never holds a patient identifier: its text may reach a log or another hospital.
+"""
+
+
+class IODeepError(Exception):
+    """Base of all errors that IODeep raises on purpose."""
+
+
+class ConfigError(IODeepError):
+    """A document, one of its keys, or a command's argument is wrong."""
+
+
+class CodecError(IODeepError):
+    """Bytes that are not the IODeep object they should be."""
+
+
+class DigestError(CodecError):
+    """A well-formed object whose content is not what its manifest names."""
+
+
+class ModelError(IODeepError):
+    """An architecture or weights that cannot be used."""
+
+
+class PacsError(IODeepError):
+    """The archive refused, failed, or answered something unusable."""
+
+
+class PacsUnreachable(PacsError):
+    """No association with the archive: address, port, AE title or network."""
+
+
+class StorageError(PacsError):
+    """An instance was not kept by the archive, or not as it was sent."""
+
+
+class RegistryError(IODeepError):
+    """A line, branch or version that is absent, incomplete or in conflict."""
+
+
+class DataError(IODeepError):
+    """The labelled data as a whole cannot be used."""
+
+
+class UpdateError(IODeepError):
+    """A site's answer that must not enter an aggregate."""
+
+
+class RoundError(IODeepError):
+    """A round that cannot be finished: too few sites, or nothing to aggregate."""

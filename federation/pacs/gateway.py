@@ -1,0 +1,66 @@
+"""The seam between this software and any archive.
+
+Everything above (registry, data, apps) speaks to a PACS through :class:`Gateway` alone;
+what differs between archives stays behind it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from pydicom import Dataset
+
+Level = Literal["STUDY", "SERIES", "IMAGE"]
+
+
+class Gateway(Protocol):
+    """An open way to one archive. Close it, or use it as a context manager.
+
+    Methods raise :class:`~federation.errors.PacsUnreachable` when the archive cannot be
+    reached and :class:`~federation.errors.PacsError` when it refuses or fails.
+    """
+
+    @property
+    def address(self) -> str:
+        """The archive's address, as written in a document."""
+
+    def echo(self) -> None:
+        """Ask the archive whether it is there (PS3.4 Annex A, Verification)."""
+
+    def find(self, level: Level, keys: Mapping[str, str]) -> list[Dataset]:
+        """Matches of ``keys`` at ``level`` (PS3.4 Annex C, Study Root).
+
+        ``keys`` maps attribute keywords to values; ``""`` asks for the attribute without
+        matching it, ``*`` and ``?`` are wildcards. SERIES needs ``StudyInstanceUID``, IMAGE
+        needs ``SeriesInstanceUID`` too. Every answer matches the keys (filtered again here:
+        archives ignore keys they do not support) and each UID of the level occurs once.
+        """
+
+    def fetch(
+        self, folder: Path, *, study: str, series: str, instance: str | None = None
+    ) -> list[Path]:
+        """Write a series (or one instance of it) as Part 10 files into ``folder``.
+
+        Returns the files' paths. Nothing is held in memory: instances stream to disk.
+        Raises :class:`PacsError` unless every instance that the archive announced arrived.
+        """
+
+    def store(self, paths: Iterable[Path]) -> None:
+        """Send Part 10 files, in order; stops at the first that the archive does not take.
+
+        Success means the archive answered so; whoever needs certainty reads back.
+        Raises :class:`StorageError` naming the SOP Instance UID and the status.
+        """
+
+    def close(self) -> None:
+        """Release associations. Closing twice is harmless."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

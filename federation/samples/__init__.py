@@ -1,0 +1,1 @@
+"""Labelled DICOM for demonstrations, made or converted."""

@@ -1,0 +1,1 @@
+"""What runs at the aggregator and on the researcher's desk: the rounds, the Flower ServerApp."""

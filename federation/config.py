@@ -73,7 +73,7 @@ class FederationTable(Value):
     sites: tuple[Name, ...]
     quorum: PositiveInt = 1
     deadline_s: PositiveFloat = 600
-    mode: Literal["simulation", "deployment"] = "simulation"
+    mode: Literal["simulation"] = "simulation"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -96,13 +96,11 @@ def find_concept(text: str) -> Concept:
 
     Raises :class:`ConfigError` with the nearest names where nothing matches.
     """
-    known = _sct_concepts()
-    if concept := known.get(_as_slug(text)):
-        return concept
-    for concept in known.values():
-        if concept.value == text:
-            return concept
-    nearest = difflib.get_close_matches(_as_slug(text), known, n=3, cutoff=0.6)
+    by_name, by_code = _sct_concepts()
+    value = text if text in by_code else by_name.get(_as_slug(text))
+    if value is not None:
+        return by_code[value]
+    nearest = difflib.get_close_matches(_as_slug(text), by_name, n=3, cutoff=0.6)
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
     raise ConfigError(f"{text!r} is no concept of pydicom's SNOMED CT dictionary{hint}")
 
@@ -112,14 +110,20 @@ def _as_slug(text: str) -> str:
 
 
 @cache
-def _sct_concepts() -> dict[str, Concept]:
-    """Every SNOMED CT concept that pydicom knows, by the slug of its meaning."""
-    found: dict[str, Concept] = {}
+def _sct_concepts() -> tuple[dict[str, str], dict[str, Concept]]:
+    """SNOMED CT as pydicom knows it: codes by the slug of each meaning, concepts by code.
+
+    A code can have several meanings; all of them find it, and the shortest spells it.
+    """
+    by_name: dict[str, str] = {}
+    by_code: dict[str, Concept] = {}
     for keyword in codes.SCT.dir():
         code = getattr(codes.SCT, keyword)
-        # A keyword can stand for several codes; such a name alone decides nothing.
-        if isinstance(code, Code) and code.meaning.isascii() and len(code.meaning) <= 64:
-            found.setdefault(
-                _as_slug(code.meaning), Concept(value=code.value, meaning=code.meaning)
-            )
-    return found
+        # A keyword that stands for several codes gives no Code: alone it decides nothing.
+        if not isinstance(code, Code) or not code.meaning.isascii() or len(code.meaning) > 64:
+            continue
+        by_name.setdefault(_as_slug(code.meaning), code.value)
+        known = by_code.get(code.value)
+        if known is None or len(code.meaning) < len(known.meaning):
+            by_code[code.value] = Concept(value=code.value, meaning=code.meaning)
+    return by_name, by_code

@@ -1,0 +1,159 @@
+"""The Flower ClientApp: what a hospital does when the aggregator asks.
+
+Every message may be a process of its own: what a site keeps lies in its archive and in its
+work folder. Nothing is ever raised into Flower, which would send the error's text to the
+aggregator; an answer is a value or a :class:`~federation.messages.Refusal`, and the text
+stays in the site's own log.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.hospital import Hospital
+from clients.log import write_log
+from clients.preview import write_preview
+from clients.training import Evaluation, Trainer, seed_for
+from federation.config import Site, TrainingTable, read_site
+from federation.errors import CodecError, ConfigError
+from federation.iodeep.codec import Record
+from federation.iodeep.header import Stamp
+from federation.iodeep.manifest import EvaluationManifest, VersionManifest, parse_manifest
+from federation.messages import (
+    EvaluateAnswer,
+    EvaluateRequest,
+    Refusal,
+    TrainAnswer,
+    TrainRequest,
+    code_of,
+    pack,
+    unpack,
+    unpack_parts,
+)
+from federation.networks import build_network, load_tensors, tensors_of
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Pull the version from the site's archive, train on its data, answer with the update."""
+    return _answer(message, context, _train)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Store the version that came in the site's archive, evaluate it, answer with metrics."""
+    return _answer(message, context, _evaluate)
+
+
+def _train(site: Site, content: RecordDict) -> RecordDict:
+    request = unpack(content, TrainRequest)
+    with Hospital(site) as hospital:
+        version = hospital.registry.resolve(
+            request.line, request.start_branch, request.start_round, request.start
+        )
+        with hospital.registry.pull(version) as record:
+            trainer = _trainer(record, request.training)
+        data = hospital.labelled_data(version)
+        result = trainer.fit(
+            data.train,
+            seed=seed_for(request.seed, site.name, request.round),
+            round=request.round,
+            rounds=request.rounds,
+        )
+    answer = TrainAnswer(
+        site=site.name,
+        round=request.round,
+        start=request.start,
+        examples=result.examples,
+        metrics={"loss": result.loss},
+        quarantined=_counts(data.quarantined),
+    )
+    return pack(answer, tensors_of(trainer.network))
+
+
+def _evaluate(site: Site, content: RecordDict) -> RecordDict:
+    request = unpack(content, EvaluateRequest)
+    version = parse_manifest(request.manifest.encode())
+    if not isinstance(version, VersionManifest):
+        raise CodecError(f"a {version.kind} came; only a VERSION can be evaluated")
+    stamp = Stamp(
+        study_date=request.study_date,
+        study_time=request.study_time,
+        content_date=request.content_date,
+        content_time=request.content_time,
+    )
+    with Hospital(site) as hospital:
+        published = hospital.registry.publish(version, unpack_parts(content), stamp)
+        with hospital.registry.pull(version) as record:
+            trainer = _trainer(record, request.training)
+        data = hospital.labelled_data(version)
+        metrics: dict[str, float] = {}
+        for part, examples in (("validation", data.validation), ("test", data.test)):
+            if examples:
+                metrics |= _metrics(part, trainer.evaluate(examples))
+        hospital.registry.publish(
+            EvaluationManifest(
+                line=version.line,
+                branch=version.branch,
+                round=version.round,
+                of=version.reference,
+                by=site.name,
+                metrics=metrics,
+            )
+        )
+        if site.preview and data.test:
+            write_preview(site.work, data.test[0], trainer)
+    answer = EvaluateAnswer(
+        site=site.name,
+        stored=published.reference,
+        weights_digest=version.weights.digest,
+        metrics=metrics,
+        cases={"validation": len(data.validation), "test": len(data.test)},
+        quarantined=_counts(data.quarantined),
+    )
+    return pack(answer)
+
+
+def _trainer(record: Record, settings: TrainingTable) -> Trainer:
+    """A trainer around a version's network, with its weights."""
+    network = build_network(record.version.architecture)
+    load_tensors(network, record.tensors())
+    return Trainer(network, settings, labels=len(record.version.outputs))
+
+
+def _metrics(part: str, evaluation: Evaluation) -> dict[str, float]:
+    """Metrics by name; a label that no case has is left out."""
+    per_label = {f"{part}_dice_{n}": dice for n, dice in enumerate(evaluation.dice, start=1)}
+    named = {
+        f"{part}_dice_mean": evaluation.dice_mean,
+        **per_label,
+        f"{part}_loss": evaluation.loss,
+    }
+    return {name: value for name, value in named.items() if math.isfinite(value)}
+
+
+def _counts(quarantined: dict[str, int]) -> dict[str, int]:
+    return {str(reason): count for reason, count in quarantined.items()}
+
+
+def _answer(
+    message: Message, context: Context, work: Callable[[Site, RecordDict], RecordDict]
+) -> Message:
+    """Do the work and reply; whatever goes wrong becomes a refusal with a code."""
+    site: Site | None = None
+    try:
+        document = context.node_config.get("site")
+        if not isinstance(document, str):
+            raise ConfigError("the node config names no site document; start it with site=PATH")
+        site = read_site(Path(document))
+        content = work(site, message.content)
+    except Exception as error:
+        code = code_of(error)
+        write_log(site, message.metadata.message_type, code, error)
+        content = pack(Refusal(site=site.name if site else "unknown", code=code))
+    return Message(content, reply_to=message)

@@ -1,0 +1,208 @@
+"""Decoded examples on disk, so that a study is fetched from the archive once.
+
+One safetensors file an example, named by a digest of everything that decides its content; a
+study that turned out unusable leaves its reason under the same name. Files are written under
+another name, synced and renamed, so a kill leaves none half-written, and processes that build
+the same example write the same bytes. The folder may be deleted at any time.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rfc8785
+from safetensors import SafetensorError, safe_open
+
+from clients.data.census import Headers, LabelledSeries
+from clients.data.labels import SegmentationHeader, SegmentName
+from clients.data.quarantine import Reason, Unusable
+from federation.config import LabelSource
+from federation.errors import DataError
+from federation.iodeep.architecture import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+_FORMAT = "1"  # raise it when decoding or preprocessing gives other voxels
+_HEADERS = "segmentations.json"
+_ABANDONED_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Example:
+    """One labelled image as the network sees it.
+
+    image: float32 (1, D, H, W), label: uint8 (1, D, H, W), axes as the preprocessing orders
+    them; spacing_mm of D, H and W. key names the example at this site.
+    """
+
+    key: str
+    image: "torch.Tensor"
+    label: "torch.Tensor"
+    spacing_mm: tuple[float, float, float]
+
+    def __repr__(self) -> str:
+        return f"Example({self.key[:12]}, {tuple(self.image.shape)})"
+
+
+def example_key(series: LabelledSeries, labels: LabelSource, preprocessing: Preprocessing) -> str:
+    """SHA-256 over the objects an example is made of and what is made of them."""
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "seg": series.seg_instance,
+        "images": series.image_series,
+        "instances": series.image_instances,
+        "labels": labels.model_dump(mode="json"),
+        "preprocessing": preprocessing.model_dump(mode="json"),
+    }
+    return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+
+
+class ExampleCache:
+    """The folder of examples. Any number of processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"the cache {folder} cannot be made: {error.strerror}") from error
+        self._remove_abandoned()
+
+    def verify(self, key: str) -> bool:
+        """Whether the example is there, whole and undamaged; a damaged one is removed."""
+        path = self._example(key)
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                sums = [_checksum(file.get_tensor(name)) for name in ("image", "label")]
+                if file.metadata()["checksums"] == json.dumps(sums):
+                    return True
+        except (SafetensorError, OSError, KeyError, TypeError):
+            pass
+        path.unlink(missing_ok=True)
+        return False
+
+    def read(self, key: str) -> Example:
+        """Map an example into memory; pages are read as they are used.
+
+        Raises :class:`DataError` where the file is gone, as after the folder was deleted.
+        """
+        try:
+            with safe_open(self._example(key), framework="pt") as file:
+                d, h, w = json.loads(file.metadata()["spacing_mm"])
+                return Example(
+                    key=key,
+                    image=file.get_tensor("image"),
+                    label=file.get_tensor("label"),
+                    spacing_mm=(d, h, w),
+                )
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise DataError(
+                "an example of the cache was removed or damaged while it was in use; start again"
+            ) from error
+
+    def write(self, example: Example) -> None:
+        """Keep an example. Raises :class:`DataError` where the disk does not take it."""
+        from safetensors.torch import save
+
+        tensors = {"image": example.image, "label": example.label}
+        sums = [_checksum(tensor) for tensor in tensors.values()]
+        metadata = {
+            "checksums": json.dumps(sums),
+            "spacing_mm": json.dumps(example.spacing_mm),
+        }
+        self._replace(self._example(example.key), save(tensors, metadata))
+        self._verdict(example.key).unlink(missing_ok=True)
+
+    def verdict(self, key: str) -> Unusable | None:
+        """Why the example cannot be made, where this version of the software found so."""
+        try:
+            verdict = json.loads(self._verdict(key).read_bytes())
+            if verdict["software"] == _software():
+                return Unusable(Reason(verdict["reason"]), str(verdict["detail"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def remember(self, key: str, problem: Unusable) -> None:
+        """Keep why an example cannot be made, so that its study is not fetched again."""
+        verdict = {**_as_json(problem), "software": _software()}
+        self._replace(self._verdict(key), json.dumps(verdict).encode())
+
+    def read_headers(self) -> Headers:
+        """The SEG headers remembered so far, by SOP Instance UID; none where damaged."""
+        try:
+            content = json.loads((self._folder / _HEADERS).read_bytes())
+            if content["software"] == _software():
+                return {uid: _header_from_json(entry) for uid, entry in content["headers"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        return {}
+
+    def write_headers(self, headers: Headers) -> None:
+        """Replace the remembered SEG headers."""
+        entries = {
+            uid: _as_json(header) if isinstance(header, Unusable) else asdict(header)
+            for uid, header in headers.items()
+        }
+        content = {"software": _software(), "headers": entries}
+        self._replace(self._folder / _HEADERS, json.dumps(content).encode())
+
+    def _example(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+    def _verdict(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        try:
+            with tempfile.NamedTemporaryFile(
+                dir=self._folder, suffix=".part", delete=False
+            ) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise DataError(
+                f"the cache {self._folder} cannot be written: {error.strerror}; free space there"
+            ) from error
+
+    def _remove_abandoned(self) -> None:
+        """Delete what a killed process left half-written, long enough ago to be nobody's."""
+        oldest = time.time() - _ABANDONED_S
+        for path in self._folder.glob("*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _checksum(tensor: "torch.Tensor") -> int:
+    return zlib.crc32(tensor.numpy().data)
+
+
+def _software() -> str:
+    """What a verdict depends on: another version may decode what this one could not."""
+    return f"{version('iodeep-federation')} {_FORMAT}"
+
+
+def _as_json(problem: Unusable) -> dict[str, str]:
+    return {"reason": str(problem.reason), "detail": str(problem)}
+
+
+def _header_from_json(entry: Mapping[str, Any]) -> SegmentationHeader | Unusable:
+    if "reason" in entry:
+        return Unusable(Reason(entry["reason"]), str(entry["detail"]))
+    segments = tuple(SegmentName(**segment) for segment in entry["segments"])
+    return SegmentationHeader(series=tuple(entry["series"]), segments=segments)

@@ -1,0 +1,206 @@
+"""A site's labelled data for one line: census, decoding, cache and split in one call."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from clients.data.cache import Example, ExampleCache, example_key
+from clients.data.census import Census, LabelledSeries, find_labelled_series
+from clients.data.labels import read_labels
+from clients.data.preprocessing import preprocess_image, preprocess_labels
+from clients.data.quarantine import (
+    Quarantined,
+    Reason,
+    Unusable,
+    count_reasons,
+    write_quarantine,
+)
+from clients.data.split import Part, part_of, read_split_key
+from clients.data.volumes import read_volume
+from federation.config import DataTable, Site
+from federation.errors import DataError, PacsError, PacsUnreachable
+from federation.iodeep.architecture import Preprocessing
+from federation.iodeep.labels import Line
+from federation.pacs.gateway import Gateway
+
+QUARANTINE = "quarantine.jsonl"
+
+Progress = Callable[[int, int], None]
+
+
+class Examples(Sequence[Example]):
+    """Examples in a fixed order, each mapped from the cache when it is asked for."""
+
+    def __init__(self, cache: ExampleCache, keys: Sequence[str]) -> None:
+        self._cache = cache
+        self._keys = tuple(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Examples": ...
+
+    def __getitem__(self, index: int | slice) -> "Example | Examples":
+        if isinstance(index, slice):
+            return Examples(self._cache, self._keys[index])
+        return self._cache.read(self._keys[index])
+
+    def __repr__(self) -> str:
+        return f"Examples({len(self)})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledData:
+    """What a site trains, validates and tests on, and how many studies it could not use.
+
+    No patient is in two parts; validation and test may be empty (see
+    :func:`clients.data.split.part_of`).
+    """
+
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    studies: int
+    quarantined: Mapping[Reason, int]
+
+
+def load_examples(
+    gateway: Gateway,
+    site: Site,
+    line: Line,
+    preprocessing: Preprocessing,
+    *,
+    progress: Progress | None = None,
+) -> LabelledData:
+    """The site's examples for ``line``, out of the archive or the cache in ``site.work``.
+
+    progress: called with the number of series done and their total
+
+    Order depends on the objects' UIDs alone. Studies left out are counted by reason and listed
+    in ``work/quarantine.jsonl``. Raises :class:`DataError` with fewer usable studies than the
+    site's policy asks for or none to train on, :class:`~federation.errors.ConfigError` without
+    data for the line or a split key, and :class:`~federation.errors.PacsError`.
+    """
+    table = _with_modality(site.data_for(line), line)
+    split_key = read_split_key(table.split.key)
+    cache = ExampleCache(site.work / "cache")
+    census = _take_census(gateway, table, cache)
+    parts: dict[Part, list[str]] = {part: [] for part in Part}
+    studies: set[str] = set()
+    quarantined = list(census.quarantined)
+    for done, series in enumerate(census.labelled, start=1):
+        key = example_key(series, table.labels, preprocessing)
+        try:
+            _ensure_cached(gateway, cache, key, series, table, preprocessing)
+            parts[part_of(series.patient_id, table.split, split_key)].append(key)
+            studies.add(series.study)
+        except Unusable as problem:
+            quarantined.append(
+                Quarantined(
+                    study=series.study,
+                    series=series.image_series,
+                    reason=problem.reason,
+                    detail=str(problem),
+                )
+            )
+        if progress is not None:
+            progress(done, len(census.labelled))
+    write_quarantine(site.work / QUARANTINE, quarantined)
+    data = LabelledData(
+        train=Examples(cache, parts[Part.TRAIN]),
+        validation=Examples(cache, parts[Part.VALIDATION]),
+        test=Examples(cache, parts[Part.TEST]),
+        studies=len(studies),
+        quarantined=count_reasons(quarantined),
+    )
+    _refuse_too_few(data, site, line)
+    return data
+
+
+def _with_modality(table: DataTable, line: Line) -> DataTable:
+    """The line's modality is asked for unless the site's query names another."""
+    return table.model_copy(update={"query": {"Modality": line.modality, **table.query}})
+
+
+def _take_census(gateway: Gateway, table: DataTable, cache: ExampleCache) -> Census:
+    headers = cache.read_headers()
+    known = len(headers)
+    try:
+        return find_labelled_series(gateway, table, known=headers)
+    finally:
+        if len(headers) > known:
+            cache.write_headers(headers)
+
+
+def _ensure_cached(
+    gateway: Gateway,
+    cache: ExampleCache,
+    key: str,
+    series: LabelledSeries,
+    table: DataTable,
+    preprocessing: Preprocessing,
+) -> None:
+    """Build the example unless it is there; raises :class:`Unusable` where it cannot be."""
+    if cache.verify(key):
+        return
+    if problem := cache.verdict(key):
+        raise problem
+    try:
+        cache.write(_build(gateway, key, series, table, preprocessing))
+    except Unusable as problem:
+        if problem.reason is not Reason.NOT_RETRIEVED:
+            cache.remember(key, problem)
+        raise
+
+
+def _build(
+    gateway: Gateway,
+    key: str,
+    series: LabelledSeries,
+    table: DataTable,
+    preprocessing: Preprocessing,
+) -> Example:
+    """Fetch, decode and preprocess one example."""
+    with tempfile.TemporaryDirectory(prefix="iodeep-fetch-") as folder:
+        images, segs = Path(folder, "images"), Path(folder, "seg")
+        images.mkdir()
+        segs.mkdir()
+        try:
+            paths = gateway.fetch(images, study=series.study, series=series.image_series)
+            (seg,) = gateway.fetch(
+                segs, study=series.study, series=series.seg_series, instance=series.seg_instance
+            )
+        except PacsUnreachable:
+            raise
+        except (PacsError, ValueError) as error:
+            raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
+        volume = read_volume(paths)
+        labels = read_labels(seg, volume, table.labels.map)
+    d, h, w = preprocessing.spacing_mm
+    return Example(
+        key=key,
+        image=preprocess_image(volume, preprocessing),
+        label=preprocess_labels(labels, volume, preprocessing),
+        spacing_mm=(d, h, w),
+    )
+
+
+def _refuse_too_few(data: LabelledData, site: Site, line: Line) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in data.quarantined.items())
+    left_out = f"; left out: {reasons}" if reasons else ""
+    if data.studies < site.policy.min_studies:
+        raise DataError(
+            f"site {site.name} has {data.studies} usable studies for {line}, its policy asks for "
+            f"{site.policy.min_studies}{left_out}"
+        )
+    if not data.train:
+        raise DataError(
+            f"site {site.name} has no example to train on for {line}: {len(data.validation)} "
+            f"validate and {len(data.test)} test{left_out}"
+        )

@@ -1,0 +1,67 @@
+"""Why a study is left out of training; the run goes on without it."""
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from federation.errors import DataError
+
+
+class Reason(StrEnum):
+    """A code that may leave the site, with a count and nothing else."""
+
+    NO_PATIENT_ID = "no-patient-id"
+    NO_SEGMENTATION = "no-segmentation"
+    SEVERAL_SEGMENTATIONS = "several-segmentations"
+    IMAGES_ABSENT = "images-absent"
+    NOT_RETRIEVED = "not-retrieved"
+    IMAGE_UNSUPPORTED = "image-unsupported"
+    IMAGE_UNDECODABLE = "image-undecodable"
+    SLICES_IRREGULAR = "slices-irregular"
+    SEGMENTATION_UNDECODABLE = "segmentation-undecodable"
+    SEGMENT_MISSING = "segment-missing"
+    SEGMENTS_OVERLAP = "segments-overlap"
+    LABELS_OFF_GRID = "labels-off-grid"
+
+
+class Unusable(DataError):
+    """One study that cannot be used. The message names neither patient nor study."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quarantined:
+    """A study left out: for the site's own eyes, as it names the study.
+
+    series: the image series concerned, or the SEG's where no image series is there
+    """
+
+    study: str
+    series: str
+    reason: Reason
+    detail: str
+
+
+def count_reasons(quarantined: Iterable[Quarantined]) -> Mapping[Reason, int]:
+    """How many studies were left out for each reason, in the order of :class:`Reason`."""
+    counts = Counter(entry.reason for entry in quarantined)
+    return {reason: counts[reason] for reason in Reason if counts[reason]}
+
+
+def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
+    """Replace ``path`` by one JSON line an entry: UIDs and reasons, no patient identifier."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in quarantined)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(lines)
+    os.replace(file.name, path)  # noqa: PTH105

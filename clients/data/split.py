@@ -1,0 +1,81 @@
+"""Which patients train, which validate, which test."""
+
+import hmac
+import os
+import secrets
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+
+from federation.config import Split
+from federation.errors import ConfigError
+
+_KEY_BYTES = 32
+_SHORTEST_KEY_BYTES = 16
+
+
+class Part(StrEnum):
+    """A patient's part in training."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def part_of(patient_id: str, split: Split, key: bytes) -> Part:
+    """The part of a patient, a function of the Patient ID, the key and the fractions alone.
+
+    HMAC-SHA256 of the Patient ID (RFC 2104), read as a number in [0, 1), is validation below
+    ``split.validation`` and test from ``1 - split.test`` on. So a patient's part never changes
+    when others arrive or leave, all studies of a patient share it, and changing one fraction
+    does not move patients between the other two parts. Patient IDs that ``split.test`` names
+    are test whatever the number; ``validation`` is then a fraction of the others.
+
+    Since each patient is drawn alone, a part of a small site can be larger or smaller than
+    its fraction, or empty: of 16 patients at 0.15, no validation patient at all in 7 of 100
+    keys. Nobody is moved to fill it, because the patient who would be could change with the
+    next arrival, and a test patient must never have been trained on. Such a site trains and
+    reports no validation metric; a larger fraction, or more patients, gives it one.
+    """
+    if isinstance(split.test, tuple) and patient_id in split.test:
+        return Part.TEST
+    digest = hmac.new(key, patient_id.encode(), sha256).digest()
+    number = int.from_bytes(digest[:6], "big") / 2**48
+    if number < split.validation:
+        return Part.VALIDATION
+    if not isinstance(split.test, tuple) and number >= 1 - split.test:
+        return Part.TEST
+    return Part.TRAIN
+
+
+def read_split_key(path: Path) -> bytes:
+    """The secret that keys a site's split. Raises :class:`ConfigError` where it is unusable.
+
+    A missing key is never made here: a new key is a new split, and would let the test
+    patients of earlier rounds into training.
+    """
+    try:
+        key = path.read_bytes().strip()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"the split's key {path} does not exist; restore the site's key, or for a new site "
+            f"write {_KEY_BYTES} random bytes there"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"the split's key {path} cannot be read: {error.strerror}") from error
+    if len(key) < _SHORTEST_KEY_BYTES:
+        raise ConfigError(
+            f"the split's key {path} has {len(key)} bytes; expected {_SHORTEST_KEY_BYTES} or more"
+        )
+    return key
+
+
+def create_split_key(path: Path) -> None:
+    """Write a new random key, readable by its owner only. Raises where one is there already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists; a site keeps its split's key") from None
+    with os.fdopen(file, "w", encoding="ascii") as key:
+        key.write(secrets.token_hex(_KEY_BYTES) + "\n")

@@ -1,0 +1,186 @@
+"""Training and evaluating one network on one site's examples."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clients.training.augmentation import RandomChanges
+from clients.training.losses import build_loss
+from clients.training.metrics import Evaluation, dice_per_label, summarise
+from clients.training.reproducible import reproducible
+from clients.training.schedule import learning_rates, steps_per_epoch
+from federation.config import Optimizer, TrainingTable
+from federation.errors import DataError, ModelError
+
+
+class Example(Protocol):
+    """A preprocessed case. image: float32 (1, D, H, W); label: uint8 (1, D, H, W)."""
+
+    @property
+    def image(self) -> Tensor: ...
+
+    @property
+    def label(self) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """What one round of training was: distinct examples, optimiser steps, and the mean loss
+    over the last epoch's examples, as they were met."""
+
+    examples: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """Trains ``network`` in place as ``[training]`` says, and evaluates it.
+
+    labels: how many labels there are beside background; the network gives out one more
+            score a voxel
+    device: CUDA when there is one, unless named
+
+    The same weights, examples and seed give the same weights again, bit for bit, on the same
+    kind of processor, version of torch and number of threads. On CUDA that does not hold.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: TrainingTable,
+        *,
+        labels: int,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.to(self.device)
+        self.settings = settings
+        self.labels = labels
+        self._loss = build_loss(settings.loss)
+
+    def fit(
+        self,
+        examples: Sequence[Example],
+        *,
+        seed: int,
+        round: int = 1,
+        rounds: int = 1,
+        on_epoch: Callable[[int, float], None] | None = None,
+    ) -> FitResult:
+        """Train for one round: ``settings.epochs`` passes over ``examples``.
+
+        The optimiser starts anew; the learning rate goes on where ``round`` of ``rounds``,
+        counted from 1, says. ``on_epoch`` hears the epoch, from 1, and its mean loss.
+
+        Raises :class:`DataError` for no examples, labels beyond ``labels`` or sizes that
+        differ within a batch, and :class:`ModelError` when the loss is not finite.
+        """
+        _require(examples)
+        steps = self.settings.epochs * steps_per_epoch(self.settings, len(examples))
+        rates = learning_rates(self.settings, len(examples), round=round, rounds=rounds)
+        with reproducible(seed=seed, threads=self.settings.threads, device=self.device):
+            optimizer = _build_optimizer(self.network, self.settings.optimizer)
+            order = torch.Generator().manual_seed(seed)
+            changes = RandomChanges(self.settings.augmentation, seed=seed)
+            self.network.train()
+            for epoch in range(1, self.settings.epochs + 1):
+                total = 0.0
+                for image, label in self._batches(examples, order, changes):
+                    loss = self._step(optimizer, next(rates), image, label)
+                    total += loss * len(image)
+                mean = total / len(examples)
+                if on_epoch:
+                    on_epoch(epoch, mean)
+        return FitResult(examples=len(examples), steps=steps, loss=mean)
+
+    def evaluate(self, examples: Sequence[Example]) -> Evaluation:
+        """Dice and loss of the network as it is, one case at a time.
+
+        Raises :class:`DataError` for no examples or labels beyond ``labels``.
+        """
+        _require(examples)
+        dice, losses = [], []
+        with reproducible(threads=self.settings.threads, device=self.device):
+            for example in examples:
+                label = self._checked(example.label)
+                scores = self._scores(example.image)
+                losses.append(float(self._loss(scores, label[None])))
+                prediction = scores.argmax(dim=1).to(torch.uint8)
+                dice.append(dice_per_label(prediction, label, labels=self.labels))
+        return summarise(dice, losses)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """The most likely label of every voxel: float32 (1, D, H, W) → uint8 (1, D, H, W)."""
+        with reproducible(threads=self.settings.threads, device=self.device):
+            return self._scores(image).argmax(dim=1).to(torch.uint8)
+
+    def _batches(
+        self, examples: Sequence[Example], order: torch.Generator, changes: RandomChanges
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every example once, shuffled and changed: (B, 1, D, H, W) on the device, both."""
+        shuffled = torch.randperm(len(examples), generator=order).tolist()
+        size = self.settings.batch_size
+        for first in range(0, len(shuffled), size):
+            chosen = [examples[index] for index in shuffled[first : first + size]]
+            if len({example.image.shape for example in chosen}) > 1:
+                raise DataError("examples of one batch differ in size; preprocess them to one")
+            changed = [changes(example.image, self._checked(example.label)) for example in chosen]
+            images, labels = zip(*changed, strict=True)
+            yield torch.stack(images).to(self.device), torch.stack(labels).to(self.device)
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, rate: float, image: Tensor, label: Tensor
+    ) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss = self._loss(self.network(image), label)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ModelError(
+                f"training diverged: the loss became {value} at learning rate {rate:.2g}; "
+                "nothing of this round can be used. Lower the learning rate"
+            )
+        torch.autograd.backward(loss)
+        optimizer.step()
+        return value
+
+    def _scores(self, image: Tensor) -> Tensor:
+        """Scores of one image on the CPU, without dropout: (1, D, H, W) → (1, K, D, H, W)."""
+        training = self.network.training
+        self.network.eval()
+        with torch.inference_mode():
+            scores: Tensor = self.network(image[None].to(self.device)).cpu()
+        self.network.train(training)
+        return scores
+
+    def _checked(self, label: Tensor) -> Tensor:
+        largest = int(label.max())
+        if largest > self.labels:
+            raise DataError(
+                f"an example has label {largest}; the model's labels go from 1 to {self.labels}"
+            )
+        return label
+
+
+def _require(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise DataError("there are no examples; expected at least one labelled case")
+
+
+def _build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decay = settings.weight_decay
+    match settings.name:
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=decay)
+        case "adam":
+            return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=decay)
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, lr=settings.lr, weight_decay=decay, momentum=settings.momentum
+            )

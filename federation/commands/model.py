@@ -1,0 +1,189 @@
+"""``iodeep model``: what lies in an archive, and whether it is whole."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from federation.commands.output import print_json, print_table
+from federation.config import read_experiment
+from federation.errors import RegistryError
+from federation.iodeep.labels import Line
+from federation.iodeep.manifest import VersionManifest
+from federation.pacs import open_gateway
+from federation.registry import Registry
+
+Pacs = Annotated[str, typer.Argument(help="The archive: dimse://AE@host:port or folder:PATH.")]
+LineArgument = Annotated[str, typer.Argument(help="The line, such as MR/hippocampus/-/unet.")]
+BranchOption = Annotated[
+    str | None, typer.Option(help="The branch; without it, the only one or the newest.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the group ``model``."""
+    group = typer.Typer(help="Models in an archive.", no_args_is_help=True)
+    for command in (pack, list_lines, show, history, verify):
+        group.command(command.__name__.removesuffix("_lines"))(command)
+    cli.add_typer(group, name="model")
+
+
+def pack(
+    experiment: Annotated[Path, typer.Argument(help="An experiment's TOML document.")],
+    pacs: Pacs,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …")] = None,
+    branch: Annotated[str, typer.Option(help="The branch to open.")] = "main",
+    json: Json = False,
+) -> None:
+    """Store a fresh, untrained network of an experiment as round 0 of a branch."""
+    from federation.fresh import fresh_version  # torch is slow to import
+
+    document = read_experiment(experiment, overrides or ())
+    manifest, parts = fresh_version(document, branch)
+    with open_gateway(pacs) as gateway:
+        published = Registry(gateway).publish(manifest, parts)
+    if json:
+        print_json({**_described(manifest), "instances_stored": published.stored})
+    else:
+        typer.echo(
+            f"{manifest.line}, branch {branch}, round 0: {manifest.uid} "
+            f"({manifest.weights.parameters:,} parameters, {published.stored} instances stored)"
+        )
+
+
+def list_lines(pacs: Pacs, json: Json = False) -> None:
+    """List lines and branches with their latest complete version."""
+    rows = []
+    with open_gateway(pacs) as gateway:
+        registry = Registry(gateway)
+        for branch in registry.branches():
+            line = Line.parse(branch.line)
+            versions = registry.versions(line, branch.name)
+            rows.append(
+                {
+                    "line": branch.line,
+                    "branch": branch.name,
+                    "begun": branch.date,
+                    "versions": len(versions),
+                    "latest_round": versions[-1].round if versions else None,
+                    "latest": versions[-1].uid if versions else None,
+                }
+            )
+    if json:
+        print_json(rows)
+    else:
+        print_table("", rows)
+
+
+def show(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json = False) -> None:
+    """Show the latest version of a branch: network, labels, lineage."""
+    with open_gateway(pacs) as gateway:
+        registry = Registry(gateway)
+        parsed = Line.parse(line)
+        latest = registry.latest(parsed, branch or _newest_branch(registry, parsed))
+    if json:
+        print_json(_described(latest) | {"manifest": latest.model_dump(mode="json")})
+        return
+    facts = _described(latest)
+    facts["network"] = latest.architecture.network
+    facts["outputs"] = ", ".join(f"{label.number} {label.name}" for label in latest.outputs)
+    facts["sites"] = ", ".join(f"{r.site} ({r.examples})" for r in latest.lineage.receipts) or "-"
+    print_table("", [{"": key, "value": value} for key, value in facts.items()])
+
+
+def history(
+    line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json = False
+) -> None:
+    """Rounds of a branch: parents, digests, Dice. Reads manifests only, never weights."""
+    with open_gateway(pacs) as gateway:
+        registry = Registry(gateway)
+        parsed = Line.parse(line)
+        name = branch or _newest_branch(registry, parsed)
+        versions = registry.versions(parsed, name)
+        evaluations = registry.evaluations(parsed, name)
+    metrics: dict[str, dict[str, float]] = {}
+    for evaluation in evaluations:
+        metrics.setdefault(evaluation.of.uid, {}).update(evaluation.metrics)
+    rows = [_described(version) | metrics.get(version.uid, {}) for version in versions]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        f"{line}, branch {name}",
+        [
+            {
+                "round": row["round"],
+                "version": _short(row["version"]),
+                "parent": _short(row["parent"]),
+                "weights": row["weights_digest"][:12],
+                "sites": row["sites"],
+                "validation Dice": row.get("validation_dice_mean"),
+                "test Dice": row.get("test_dice_mean"),
+            }
+            for row in rows
+        ],
+    )
+
+
+def verify(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json = False) -> None:
+    """Fetch every record of a line (or one branch) and recompute every digest and link."""
+    outcomes = []
+    with open_gateway(pacs) as gateway:
+        registry = Registry(gateway)
+        parsed = Line.parse(line)
+        names = [branch] if branch else [found.name for found in registry.branches(parsed)]
+        for name in names:
+            outcomes += list(registry.verify(parsed, name))
+    if not outcomes:
+        raise RegistryError(
+            f"nothing of line {line} is in {pacs}; `iodeep model list` shows what is"
+        )
+    damaged = [outcome for outcome in outcomes if outcome.problem]
+    rows: list[dict[str, Any]] = [
+        {
+            "branch": outcome.branch,
+            "round": outcome.round,
+            "kind": outcome.kind,
+            "uid": outcome.uid,
+            "ok": outcome.problem is None,
+            "problem": outcome.problem or "",
+        }
+        for outcome in outcomes
+    ]
+    if json:
+        print_json(rows)
+    else:
+        print_table("", rows)
+    if damaged:
+        named = "; ".join(
+            f"{outcome.kind} {outcome.uid} (branch {outcome.branch}, round {outcome.round}): "
+            f"{outcome.problem}"
+            for outcome in damaged
+        )
+        raise RegistryError(f"{len(damaged)} of {len(outcomes)} records are damaged: {named}")
+
+
+def _newest_branch(registry: Registry, line: Line) -> str:
+    branches = registry.branches(line)
+    if not branches:
+        raise RegistryError(f"line {line} has no branch here; `iodeep model list` shows what is")
+    return branches[-1].name
+
+
+def _described(version: VersionManifest) -> dict[str, Any]:
+    return {
+        "line": str(version.line),
+        "branch": version.branch,
+        "round": version.round,
+        "version": version.uid,
+        "digest": version.digest,
+        "parent": version.lineage.parent.uid if version.lineage.parent else None,
+        "weights_digest": version.weights.digest,
+        "parameters": version.weights.parameters,
+        "sites": len(version.lineage.receipts),
+    }
+
+
+def _short(identifier: str | None) -> str:
+    return f"…{identifier[-8:]}" if identifier else "-"

@@ -1,0 +1,42 @@
+"""The first version of a line: a network that has learnt nothing yet."""
+
+import secrets
+
+from federation.config import Experiment
+from federation.errors import ConfigError
+from federation.iodeep.codec import Chunks, describe_weights
+from federation.iodeep.manifest import Lineage, OutputLabel, VersionManifest
+from federation.networks import build_network, check_volume, tensors_of
+
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+def new_branch(name: str) -> str:
+    """A branch name of at most 16 characters: ``name``, shortened, and a short random id."""
+    return f"{name[:11].strip('-')}-{''.join(secrets.choice(_ALPHABET) for _ in range(4))}"
+
+
+def fresh_version(experiment: Experiment, branch: str) -> tuple[VersionManifest, list[Chunks]]:
+    """Round 0 of a branch: the experiment's network, initialised from its seed.
+
+    Raises :class:`ConfigError` where the experiment names a start instead of a network, and
+    :class:`~federation.errors.ModelError` where the network cannot be built, or does not take
+    volumes of the preprocessing's size.
+    """
+    model = experiment.model
+    if model.architecture is None or model.preprocessing is None:
+        raise ConfigError("the experiment names a start; a fresh version needs an architecture")
+    check_volume(model.architecture, model.preprocessing.size)
+    network = build_network(model.architecture, seed=experiment.seed)
+    weights, parts = describe_weights(tensors_of(network))
+    manifest = VersionManifest(
+        line=experiment.line,
+        branch=branch,
+        round=0,
+        architecture=model.architecture,
+        preprocessing=model.preprocessing,
+        outputs=tuple(OutputLabel.named(n, name) for n, name in sorted(model.labels.items())),
+        lineage=Lineage(config_digest=experiment.digest),
+        weights=weights,
+    )
+    return manifest, parts

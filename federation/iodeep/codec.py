@@ -1,0 +1,359 @@
+"""IODeep records as DICOM files: streamed when written, lazy when read.
+
+A record is a series: instance 1 holds the manifest, instances 2…n hold one weight part each,
+as the last element, so that it can be written behind an encoded header and mapped in place.
+Memory does not grow with the model in either direction.
+"""
+
+import hashlib
+import mmap
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import RawDataStorage
+
+from federation.errors import CodecError, DigestError, IODeepError
+from federation.iodeep.header import (
+    CREATOR,
+    ELEMENT_DIGEST,
+    ELEMENT_MANIFEST,
+    ELEMENT_PART,
+    ELEMENT_POSITION,
+    GROUP,
+    AnyManifest,
+    Stamp,
+    instance_header,
+)
+from federation.iodeep.manifest import (
+    MAX_MANIFEST_BYTES,
+    Part,
+    VersionManifest,
+    Weights,
+    parse_manifest,
+)
+from federation.iodeep.weights import (
+    PART_BYTES,
+    Tensor,
+    divide,
+    part_chunks,
+    read_part,
+    weights_digest,
+)
+
+Chunks = Iterable[bytes | memoryview]
+
+MAX_PART_BYTES = 2**31 - 2  # several archives fail above 2 GiB in one instance
+
+_DEFER_BYTES = 4096
+_PART_TAG = Tag(GROUP, 0x1000 + ELEMENT_PART)
+
+
+# --- writing ------------------------------------------------------------------------------
+
+
+def describe_weights(
+    tensors: Mapping[str, Tensor], part_bytes: int = PART_BYTES
+) -> tuple[Weights, list[Chunks]]:
+    """What a manifest says about ``tensors``, and their parts' bytes for :func:`write_record`."""
+    divided = divide(tensors, part_bytes)
+    parts = []
+    for part in divided:
+        digest = hashlib.sha256()
+        length = 0
+        for chunk in part_chunks(part):
+            digest.update(chunk)
+            length += memoryview(chunk).nbytes
+        parts.append(Part(bytes=length, sha256=digest.hexdigest()))
+    weights = Weights(
+        digest=weights_digest(tensors),
+        parameters=sum(tensor.elements for tensor in tensors.values()),
+        parts=tuple(parts),
+    )
+    return weights, [part_chunks(part) for part in divided]
+
+
+def write_record(
+    folder: Path, manifest: AnyManifest, parts: Sequence[Chunks], stamp: Stamp
+) -> list[Path]:
+    """Write a record's instances into ``folder``; returns their paths, the manifest's last.
+
+    That order is the one to store them in: a record becomes visible with its manifest.
+    ``parts`` are the parts' bytes, in pieces. Raises :class:`DigestError` where they are not
+    the bytes that the manifest names.
+    """
+    expected = manifest.weights.parts if isinstance(manifest, VersionManifest) else ()
+    if len(parts) != len(expected):
+        raise CodecError(
+            f"{len(parts)} weight parts were given; the manifest names {len(expected)}"
+        )
+    instances = 1 + len(parts)
+    paths = []
+    for number, (chunks, part) in enumerate(zip(parts, expected, strict=True), start=2):
+        path = folder / f"{number:04d}.dcm"
+        header = instance_header(manifest, number, instances, stamp)
+        with path.open("wb") as file:
+            header.save_as(file, enforce_file_format=True)
+            digest = _append_part(file, chunks, part.bytes)
+        if digest != part.sha256:
+            raise DigestError(f"weight part {number - 1} has not the digest its manifest names")
+        paths.append(path)
+    path = folder / "0001.dcm"
+    instance_header(manifest, 1, instances, stamp).save_as(path, enforce_file_format=True)
+    return [*paths, path]
+
+
+def _append_part(file: BinaryIO, chunks: Chunks, length: int) -> str:
+    """Append the part's element (PS3.5 Section 7.1.2, OB) and return its bytes' digest."""
+    if length > MAX_PART_BYTES:
+        raise CodecError(
+            f"a weight part has {length} bytes; at most {MAX_PART_BYTES} fit an instance"
+        )
+    padded = length + length % 2
+    file.write(struct.pack("<HH2sHI", _PART_TAG.group, _PART_TAG.element, b"OB", 0, padded))
+    digest = hashlib.sha256()
+    written = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        written += file.write(chunk)
+    if written != length:
+        raise CodecError(f"a weight part came to {written} bytes; its manifest names {length}")
+    file.write(b"\0" * (padded - length))
+    return digest.hexdigest()
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartFile:
+    """Where a weight part lies in a file: bytes ``offset`` to ``offset + length``."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def view(self) -> memoryview:
+        """The part's bytes, mapped from the file: nothing is read until it is looked at."""
+        with self.path.open("rb") as file:
+            # ACCESS_COPY: torch warns about read-only memory. Nothing is ever written.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return memoryview(mapped)[self.offset : self.offset + self.length]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A record read from files: its manifest, and where its weight parts lie."""
+
+    manifest: AnyManifest
+    stamp: Stamp
+    parts: tuple[PartFile, ...]
+
+    @property
+    def version(self) -> VersionManifest:
+        """The manifest of a VERSION. Raises :class:`CodecError` for another kind."""
+        if not isinstance(self.manifest, VersionManifest):
+            raise CodecError(f"a {self.manifest.kind} record was found; expected a VERSION")
+        return self.manifest
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, as views into the mapped files."""
+        tensors: dict[str, Tensor] = {}
+        for number, part in enumerate(self.parts, start=1):
+            found = read_part(part.view())
+            if twice := tensors.keys() & found.keys():
+                raise CodecError(f"part {number} holds {min(twice)!r:.80}, as does an earlier one")
+            tensors |= found
+        return tensors
+
+    def verify(self) -> None:
+        """Compare every byte with the manifest's digests. Raises :class:`DigestError`."""
+        if not isinstance(self.manifest, VersionManifest):
+            return
+        for number, (part, expected) in enumerate(
+            zip(self.parts, self.manifest.weights.parts, strict=True), start=1
+        ):
+            seen = hashlib.sha256(part.view()).hexdigest()
+            if seen != expected.sha256:
+                raise DigestError(
+                    f"weight part {number} has digest {seen[:12]}…; "
+                    f"its manifest names {expected.sha256[:12]}…"
+                )
+        if weights_digest(self.tensors()) != self.manifest.weights.digest:
+            raise DigestError("the weights have not the digest that their manifest names")
+
+
+def read_manifest(path: Path) -> tuple[AnyManifest, Stamp]:
+    """The manifest in instance 1 of a record; its weights are not touched.
+
+    Raises :class:`CodecError` for a file that is no IODeep manifest, and :class:`DigestError`
+    where an attribute is not what the manifest says.
+    """
+    with _damage_as_codec_error(path):
+        return _read_manifest(path)
+
+
+def _read_manifest(path: Path) -> tuple[AnyManifest, Stamp]:
+    ds = _read_header(path)
+    text = _value_bytes(ds, ELEMENT_MANIFEST, at_most=MAX_MANIFEST_BYTES + 1)
+    if text is None:
+        raise CodecError(f"{path.name} holds no IODeep manifest")
+    manifest = parse_manifest(text.rstrip(b" \0"))
+    stamp = Stamp.of(ds)
+    instances = 1 + (len(manifest.weights.parts) if isinstance(manifest, VersionManifest) else 0)
+    _check_header(ds, manifest, 1, instances, stamp)
+    return manifest, stamp
+
+
+def read_record(paths: Iterable[Path]) -> Record:
+    """A record from the files of its series, in any order.
+
+    Structure, attributes and lengths are checked here; the weights' bytes by
+    :meth:`Record.verify`. Raises :class:`CodecError` naming what is missing or wrong.
+    """
+    manifests: list[Path] = []
+    parts: list[Path] = []
+    for path in paths:
+        with _damage_as_codec_error(path):
+            is_part = _value_bytes(_read_header(path), ELEMENT_DIGEST, at_most=64) is not None
+        (parts if is_part else manifests).append(path)
+    if len(manifests) != 1:
+        raise CodecError(f"a record has {len(manifests)} manifests; expected exactly one")
+    manifest, stamp = read_manifest(manifests[0])
+    expected = manifest.weights.parts if isinstance(manifest, VersionManifest) else ()
+    found: dict[int, PartFile] = {}
+    for path in parts:
+        with _damage_as_codec_error(path):
+            number, part = _read_part_file(path, manifest, len(expected), stamp)
+        found[number] = part
+    missing = sorted(set(range(1, len(expected) + 1)) - found.keys())
+    if missing:
+        raise CodecError(
+            f"weight part {', '.join(map(str, missing))} of {len(expected)} is missing"
+        )
+    return Record(
+        manifest=manifest,
+        stamp=stamp,
+        parts=tuple(found[number] for number in sorted(found)),
+    )
+
+
+def _read_part_file(
+    path: Path, manifest: AnyManifest, parts: int, stamp: Stamp
+) -> tuple[int, PartFile]:
+    ds = _read_header(path)
+    digest = _value_bytes(ds, ELEMENT_DIGEST, at_most=64)
+    if digest != manifest.digest.encode():
+        raise DigestError("a weight part belongs to another manifest")
+    position = _value_bytes(ds, ELEMENT_POSITION, at_most=4)
+    if position is None or len(position) != 4:
+        raise CodecError("a weight part does not say which part it is")
+    number = struct.unpack("<HH", position)[0] - 1
+    if not 1 <= number <= parts or not isinstance(manifest, VersionManifest):
+        raise CodecError(f"weight part {number} was found; the manifest names {parts}")
+    _check_header(ds, manifest, number + 1, parts + 1, stamp)
+    element = ds.get_item(_PART_TAG, keep_deferred=True)
+    if not isinstance(element, RawDataElement):
+        raise CodecError(f"weight part {number} is empty")
+    length = manifest.weights.parts[number - 1].bytes
+    end = element.value_tell + element.length
+    if element.length not in (length, length + length % 2) or end > path.stat().st_size:
+        raise CodecError(
+            f"weight part {number} claims {element.length} bytes in a file of "
+            f"{path.stat().st_size}; its manifest names {length}"
+        )
+    return number, PartFile(path=path, offset=element.value_tell, length=length)
+
+
+def _read_header(path: Path) -> Dataset:
+    """All elements but large values, which are left in the file."""
+    ds = dcmread(path, defer_size=_DEFER_BYTES)
+    if ds.get("SOPClassUID") != RawDataStorage:
+        raise CodecError(f"{path.name} is no Raw Data instance, so no IODeep object")
+    return ds
+
+
+@contextmanager
+def _damage_as_codec_error(path: Path) -> Iterator[None]:
+    """pydicom converts elements when they are looked at, and raises anything on damaged ones."""
+    try:
+        yield
+    except IODeepError:
+        raise
+    except Exception as error:
+        raise CodecError(f"{path.name} is damaged DICOM: {type(error).__name__}") from error
+
+
+def _value_bytes(ds: Dataset, element: int, at_most: int) -> bytes | None:
+    """The bytes of a private element, whether an archive kept its VR or made it UN.
+
+    None where it is absent; padding is removed from text. Lengths are checked before reading.
+    """
+    if ds.get((GROUP, 0x0010)) is None or str(ds[GROUP, 0x0010].value).strip() != CREATOR:
+        return None
+    tag = Tag(GROUP, 0x1000 + element)
+    raw = ds.get_item(tag, keep_deferred=True)
+    if raw is None:
+        return None
+    if isinstance(raw, RawDataElement):
+        if raw.length > at_most + 2:
+            raise CodecError(
+                f"element {tag} claims {raw.length} bytes; at most {at_most} are allowed"
+            )
+        if raw.value is not None:
+            return (
+                bytes(raw.value).rstrip(b" ") if element != ELEMENT_POSITION else bytes(raw.value)
+            )
+    return _encode(ds[tag])
+
+
+def _encode(element: DataElement) -> bytes | None:
+    value = element.value
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return value.rstrip(b" ")
+    if isinstance(value, str):
+        return value.rstrip(" ").encode("ascii", errors="replace")
+    return struct.pack(f"<{len(value)}H", *value)
+
+
+def _check_header(
+    ds: Dataset, manifest: AnyManifest, number: int, instances: int, stamp: Stamp
+) -> None:
+    """Every attribute we write must be as the manifest says; archives may add others."""
+    expected = instance_header(manifest, number, instances, stamp)
+    for element in expected:
+        if element.tag in _MAY_DIFFER or element.tag.is_private_creator:
+            continue
+        if element.tag.is_private:  # its VR may have become UN on the way: compare bytes
+            wanted = _encode(element) or b""
+            same = _value_bytes(ds, element.tag.element - 0x1000, len(wanted)) == wanted
+        else:
+            same = element.tag in ds and ds[element.tag].value == element.value
+        if not same:
+            raise DigestError(
+                f"attribute {element.tag} {element.keyword} of instance {number} "
+                "is not what the manifest says"
+            )
+
+
+# What a manifest does not decide: the versions and times of writing, and the character set,
+# which archives may rewrite.
+_MAY_DIFFER = frozenset(
+    Tag(keyword)
+    for keyword in (
+        "ContentDate",
+        "ContentTime",
+        "SoftwareVersions",
+        "SpecificCharacterSet",
+        "StudyDate",
+        "StudyTime",
+    )
+)

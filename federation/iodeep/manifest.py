@@ -1,0 +1,212 @@
+"""The manifest: the one JSON document that says what a record is and where it comes from.
+
+Its canonical form (RFC 8785, ASCII only) decides the record's UIDs and digest. Clock times
+are not in it, so the same content written again is the same record.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+import rfc8785
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+
+from federation.errors import CodecError, ConfigError
+from federation.iodeep.architecture import Architecture, Preprocessing
+from federation.iodeep.labels import Concept, Line, find_concept
+from federation.values import Value
+
+SCHEMA_VERSION = 1
+MAX_MANIFEST_BYTES = 2**20
+
+_NAMESPACE = uuid.UUID("77e4b7c2-9879-4677-b1da-2ebbfc3c6156")
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
+Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$")]
+Text = Annotated[str, Field(pattern=r"^[ -~]{1,64}$")]
+
+
+class Part(Value):
+    """One weight part: its length in bytes and digest."""
+
+    bytes: NonNegativeInt
+    sha256: Sha256
+
+
+class Weights(Value):
+    """The weights' digest (see :func:`federation.iodeep.weights.weights_digest`) and parts."""
+
+    digest: Sha256
+    parameters: NonNegativeInt
+    parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=9998)]
+
+
+class Reference(Value):
+    """A record: the SOP Instance UID of its manifest, and the manifest's digest."""
+
+    uid: Uid
+    digest: Sha256
+
+
+class Receipt(Value):
+    """What one site put into a version: counts and digests, nothing of a patient."""
+
+    site: Text
+    examples: PositiveInt
+    update_digest: Sha256
+    metrics: dict[Text, float]
+
+
+class Lineage(Value):
+    """Where a version comes from."""
+
+    parent: Reference | None = None
+    config_digest: Sha256
+    strategy: Text | None = None
+    receipts: tuple[Receipt, ...] = ()
+
+
+class OutputLabel(Value):
+    """What one output value means: a name, coded where the dictionary knows its words."""
+
+    number: PositiveInt
+    name: Text
+    concept: Concept | None = None
+    modifier: Concept | None = None
+
+    @classmethod
+    def named(cls, number: int, name: str) -> Self:
+        """``anterior hippocampus`` is Hippocampus with the modifier Anterior."""
+        modifier, _, rest = name.partition(" ")
+        for words, qualifier in ((name, None), (rest, modifier)):
+            try:
+                return cls(
+                    number=number,
+                    name=name,
+                    concept=find_concept(words),
+                    modifier=find_concept(qualifier) if qualifier else None,
+                )
+            except ConfigError:
+                continue
+        return cls(number=number, name=name)
+
+
+class Manifest(Value):
+    """What every record says: which line, branch and round it belongs to."""
+
+    schema_version: Literal[1] = 1
+    line: Line
+    branch: Branch
+    round: NonNegativeInt
+
+    @property
+    def canonical(self) -> bytes:
+        """The canonical JSON (RFC 8785), ASCII."""
+        text = rfc8785.dumps(self.model_dump(mode="json"))
+        if not text.isascii():
+            raise ConfigError(
+                f"a manifest of line {self.line} holds characters that are not ASCII; "
+                "write names and labels in ASCII"
+            )
+        return text
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.canonical).hexdigest()
+
+    @property
+    def uid(self) -> str:
+        """SOP Instance UID of the manifest's instance."""
+        return uid_of(self.canonical.decode())
+
+    @property
+    def series_uid(self) -> str:
+        return uid_of(self.canonical.decode() + "#series")
+
+    @property
+    def study_uid(self) -> str:
+        return branch_uid(self.line, self.branch)
+
+    def part_uid(self, number: int) -> str:
+        """SOP Instance UID of weight part ``number``, counted from 1."""
+        return uid_of(f"{self.canonical.decode()}#part{number}")
+
+    @property
+    def reference(self) -> Reference:
+        return Reference(uid=self.uid, digest=self.digest)
+
+
+class VersionManifest(Manifest):
+    """A VERSION: a network with its weights, after a round."""
+
+    kind: Literal["VERSION"] = "VERSION"
+    task: Literal["segmentation"] = "segmentation"
+    architecture: Architecture
+    preprocessing: Preprocessing
+    outputs: tuple[OutputLabel, ...]
+    lineage: Lineage
+    weights: Weights
+
+
+class EvaluationManifest(Manifest):
+    """An EVALUATION: metrics of a version, measured after it was written.
+
+    by:      the site, or ``aggregator`` for the mean over sites
+    metrics: such as ``test_dice_mean``, ``test_dice_1``
+    sites:   the metrics that each site answered, where an aggregator measured
+    """
+
+    kind: Literal["EVALUATION"] = "EVALUATION"
+    of: Reference
+    by: Text
+    metrics: dict[Text, float]
+    sites: dict[Text, dict[Text, float]] = {}
+
+
+_KINDS: Mapping[str, type[VersionManifest] | type[EvaluationManifest]] = {
+    "VERSION": VersionManifest,
+    "EVALUATION": EvaluationManifest,
+}
+
+
+def parse_manifest(text: bytes) -> VersionManifest | EvaluationManifest:
+    """Read a canonical manifest from outside.
+
+    Raises :class:`CodecError` for anything too long, malformed or not in canonical form.
+    """
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise CodecError(
+            f"a manifest of {len(text)} bytes is over the limit of {MAX_MANIFEST_BYTES}"
+        )
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CodecError("a manifest is no JSON document") from error
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise CodecError(
+            f"a manifest is not of schema version {SCHEMA_VERSION}, the one known here"
+        )
+    kind = _KINDS.get(str(document.get("kind")))
+    if kind is None:
+        raise CodecError(f"a manifest is of none of the known kinds {', '.join(_KINDS)}")
+    try:
+        manifest = kind.model_validate(document)
+    except ValidationError as error:
+        where = {".".join(str(step) for step in problem["loc"]) for problem in error.errors()}
+        raise CodecError(f"a {kind.__name__} is invalid at: {', '.join(sorted(where))}") from error
+    if manifest.canonical != text:
+        raise CodecError("a manifest is not in canonical form (RFC 8785), so its digest is void")
+    return manifest
+
+
+def branch_uid(line: Line, branch: str) -> str:
+    """Study Instance UID of a branch."""
+    return uid_of(f"{line.patient_id}/{branch}")
+
+
+def uid_of(text: str) -> str:
+    """A UID made from content (PS3.5 Annex B.2): ``2.25.`` and a name-based UUID."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, text).int}"

@@ -1,0 +1,227 @@
+"""What travels through Flower, both ways.
+
+A message's content is one JSON value (a class below) and, where tensors travel, one
+ArrayRecord. Tensors are raw bytes with safetensors' dtype names, so that bfloat16 passes;
+their lengths are checked before anything is built from them. An answer never holds an
+exception's text, a UID of a study, or a value of a single case.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
+
+from federation.config import Name, TrainingTable
+from federation.errors import (
+    CodecError,
+    ConfigError,
+    DataError,
+    IODeepError,
+    ModelError,
+    PacsError,
+    PacsUnreachable,
+    RegistryError,
+    UpdateError,
+)
+from federation.iodeep.codec import Chunks
+from federation.iodeep.labels import Line
+from federation.iodeep.manifest import Branch, Reference, Sha256, Text
+from federation.iodeep.weights import Tensor
+from federation.values import Value
+
+MAX_JSON_CHARACTERS = 4 * 2**20
+
+_RECORD = "iodeep"
+_ARRAYS = "arrays"
+_SERIALIZATION = "iodeep.raw"
+
+
+# --- the aggregator asks ------------------------------------------------------------------
+
+
+class TrainRequest(Value):
+    """Train from a version that the site has; make its contribution to ``round``."""
+
+    line: Line
+    branch: Branch
+    round: PositiveInt
+    rounds: PositiveInt
+    seed: NonNegativeInt
+    start: Reference
+    start_branch: Branch
+    start_round: NonNegativeInt
+    training: TrainingTable
+
+
+class EvaluateRequest(Value):
+    """Store the version that comes with this message, and evaluate it.
+
+    manifest: canonical JSON; the parts' bytes are the arrays ``1``, ``2`` …
+    """
+
+    manifest: str
+    study_date: str
+    study_time: str
+    content_date: str
+    content_time: str
+    training: TrainingTable
+
+
+# --- a site answers -----------------------------------------------------------------------
+
+
+class TrainAnswer(Value):
+    """An update: the trained weights are the arrays, by name."""
+
+    site: Name
+    round: PositiveInt
+    start: Reference
+    examples: NonNegativeInt
+    metrics: dict[Text, float]
+    quarantined: dict[Text, NonNegativeInt] = {}
+
+
+class EvaluateAnswer(Value):
+    """The storage receipt of a version, and its metrics on the site's own data.
+
+    metrics: such as ``validation_dice_mean``, ``test_dice_1``; absent without such cases
+    cases:   how many cases each of the metrics' parts is a mean over
+    """
+
+    site: Name
+    stored: Reference
+    weights_digest: Sha256
+    metrics: dict[Text, float]
+    cases: dict[Text, NonNegativeInt]
+    quarantined: dict[Text, NonNegativeInt] = {}
+
+
+class Code(StrEnum):
+    """Why a site does not do what it was asked."""
+
+    REQUEST = "request-not-understood"
+    DOCUMENT = "site-document"
+    DATA = "data"
+    ARCHIVE_UNREACHABLE = "archive-unreachable"
+    ARCHIVE = "archive"
+    VERSION_ABSENT = "version-absent"
+    VERSION_DAMAGED = "version-damaged"
+    MODEL = "model"
+    INTERNAL = "internal"
+
+
+REASONS: Mapping[Code, str] = {
+    Code.REQUEST: "the request does not follow this version of the message schema",
+    Code.DOCUMENT: "the site's document does not answer this line",
+    Code.DATA: "the site has too few usable labelled studies",
+    Code.ARCHIVE_UNREACHABLE: "the site's archive cannot be reached",
+    Code.ARCHIVE: "the site's archive refused or failed",
+    Code.VERSION_ABSENT: "the version is not in the site's archive",
+    Code.VERSION_DAMAGED: "the version is damaged, or not what its digests say",
+    Code.MODEL: "the network cannot be built, or its training diverged",
+    Code.INTERNAL: "an unexpected error, written to the site's own log",
+}
+
+
+class Refusal(Value):
+    """A site's no: a code with its fixed reason."""
+
+    site: Name
+    code: Code
+
+    @property
+    def reason(self) -> str:
+        return REASONS[self.code]
+
+
+_CODES: tuple[tuple[type[IODeepError], Code], ...] = (
+    (UpdateError, Code.REQUEST),
+    (ConfigError, Code.DOCUMENT),
+    (DataError, Code.DATA),
+    (PacsUnreachable, Code.ARCHIVE_UNREACHABLE),
+    (PacsError, Code.ARCHIVE),
+    (RegistryError, Code.VERSION_ABSENT),
+    (CodecError, Code.VERSION_DAMAGED),
+    (ModelError, Code.MODEL),
+)
+
+
+def code_of(error: Exception) -> Code:
+    """The code that stands for an error; its text stays at the site."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL)
+
+
+# --- records ------------------------------------------------------------------------------
+
+T = TypeVar("T", bound=Value)
+
+
+def pack(value: Value, arrays: Mapping[str, Tensor] | None = None) -> RecordDict:
+    """A message's content: one JSON value, and tensors where there are any."""
+    text = value.model_dump_json()
+    content = RecordDict({_RECORD: ConfigRecord({"kind": type(value).__name__, "json": text})})
+    if arrays is not None:
+        content[_ARRAYS] = ArrayRecord(
+            {
+                name: Array(tensor.dtype, tensor.shape, _SERIALIZATION, bytes(tensor.data))
+                for name, tensor in arrays.items()
+            }
+        )
+    return content
+
+
+def unpack(content: RecordDict, kind: type[T]) -> T:
+    """The JSON value of a content. Raises :class:`UpdateError` where it is no ``kind``."""
+    if (found := kind_of(content)) != kind.__name__:
+        raise UpdateError(f"a {found} came; expected a {kind.__name__}")
+    text = content.config_records[_RECORD]["json"]
+    if not isinstance(text, str) or len(text) > MAX_JSON_CHARACTERS:
+        raise UpdateError(f"a {kind.__name__} is over {MAX_JSON_CHARACTERS} characters, or no text")
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        where = {".".join(str(step) for step in problem["loc"]) for problem in error.errors()}
+        raise UpdateError(f"a {kind.__name__} is invalid at: {', '.join(sorted(where))}") from None
+
+
+def kind_of(content: RecordDict) -> str:
+    """The name of the value that a content holds; empty where it is none of ours."""
+    record = content.config_records.get(_RECORD)
+    kind = record.get("kind") if record else None
+    return kind if isinstance(kind, str) else ""
+
+
+def unpack_tensors(content: RecordDict) -> dict[str, Tensor]:
+    """The tensors of a content. Raises :class:`UpdateError` where bytes, dtype, shape differ."""
+    record = content.array_records.get(_ARRAYS)
+    if record is None:
+        raise UpdateError("a message came without its tensors")
+    tensors = {}
+    for name, array in record.items():
+        if array.stype != _SERIALIZATION:
+            raise UpdateError(f"tensor {name!r:.80} is serialised as {array.stype!r:.40}")
+        try:
+            tensors[name] = Tensor(
+                dtype=array.dtype, shape=tuple(array.shape), data=memoryview(array.data)
+            )
+        except CodecError as error:
+            raise UpdateError(f"tensor {name!r:.80}: {error}") from None
+    return tensors
+
+
+def pack_parts(parts: list[memoryview]) -> dict[str, Tensor]:
+    """Weight parts as tensors of bytes, named by number, to be sent whole."""
+    return {
+        str(number): Tensor(dtype="U8", shape=(part.nbytes,), data=part)
+        for number, part in enumerate(parts, start=1)
+    }
+
+
+def unpack_parts(content: RecordDict) -> list[Chunks]:
+    """Weight parts in order, for :func:`federation.iodeep.codec.write_record`."""
+    tensors = unpack_tensors(content)
+    if set(tensors) != {str(number) for number in range(1, len(tensors) + 1)}:
+        raise UpdateError(f"{len(tensors)} weight parts came that are not numbered from 1")
+    return [[tensors[str(number)].data] for number in range(1, len(tensors) + 1)]

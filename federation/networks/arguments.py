@@ -1,0 +1,208 @@
+"""The allow-list: every network that may be built, with the bounds of every argument.
+
+An architecture comes out of a DICOM file that somebody else wrote, so it is read here like
+any foreign document: unknown names, wrong types and values out of bounds end here, before
+anything is built. Arguments have MONAI's names and meanings. Their defaults are written
+here as well, so that a file means the same network whatever MONAI's defaults become.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from federation.errors import ModelError
+from federation.iodeep.architecture import Architecture
+from federation.values import Value
+
+MAX_LEVELS = 8
+
+_SHOWN = 5  # problems in one message
+
+Channels = Annotated[int, Field(ge=1, le=1024)]
+Classes = Annotated[int, Field(ge=2, le=256)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Blocks = Annotated[int, Field(ge=1, le=8)]
+Kernel = Literal[1, 3, 5, 7]
+KernelPerAxis = tuple[Kernel, Kernel, Kernel]
+Stride = Literal[1, 2, 3, 4]
+StridePerAxis = tuple[Stride, Stride, Stride]
+Levels = Field(min_length=2, max_length=MAX_LEVELS)
+ThreeLevels = Field(min_length=3, max_length=MAX_LEVELS)
+Activation = Literal["PRELU", "RELU", "LEAKYRELU", "ELU", "GELU", "SWISH", "MISH"]
+
+
+class NetworkArguments(Value):
+    """What all networks here have in common: volumes in, one score a class and voxel out."""
+
+    model_config = ConfigDict(strict=True)
+
+    spatial_dims: Literal[3] = 3
+    in_channels: Annotated[int, Field(ge=1, le=64)] = 1
+    out_channels: Classes
+
+
+class AffineOption(Value):
+    """Options of a normalisation that has only these."""
+
+    model_config = ConfigDict(strict=True)
+
+    affine: bool = True
+
+
+class GroupOption(AffineOption):
+    """Options of group normalisation; ``num_groups`` must divide every level's channels."""
+
+    num_groups: Channels
+
+
+Norm = (
+    Literal["INSTANCE", "BATCH"]
+    | tuple[Literal["INSTANCE", "BATCH"], AffineOption]
+    | tuple[Literal["GROUP"], GroupOption]
+)
+
+
+class UNetArguments(NetworkArguments):
+    """``monai.UNet``: Kerfoot et al., *Left-ventricle quantification using residual U-Net*, 2018.
+
+    One stride fewer than channels; a stride is a number, or one per axis.
+    """
+
+    channels: Annotated[tuple[Channels, ...], Levels]
+    strides: Annotated[tuple[Stride | StridePerAxis, ...], Field(max_length=MAX_LEVELS)]
+    kernel_size: Kernel | KernelPerAxis = 3
+    up_kernel_size: Kernel | KernelPerAxis = 3
+    num_res_units: Annotated[int, Field(ge=0, le=8)] = 0
+    act: Activation = "PRELU"
+    norm: Norm = "INSTANCE"
+    dropout: Dropout = 0.0
+    bias: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.strides) != len(self.channels) - 1:
+            raise ValueError(
+                f"{len(self.channels)} channels need {len(self.channels) - 1} strides, "
+                f"seen {len(self.strides)}"
+            )
+        return self
+
+
+class SegResNetArguments(NetworkArguments):
+    """``monai.SegResNet``: Myronenko, *3D MRI brain tumor segmentation*, 2018; no VAE."""
+
+    init_filters: Channels = 8
+    dropout_prob: Dropout | None = None
+    act: Activation = "RELU"
+    norm: Norm = ("GROUP", GroupOption(num_groups=8))
+    use_conv_final: bool = True
+    blocks_down: Annotated[tuple[Blocks, ...], Levels] = (1, 2, 2, 4)
+    blocks_up: Annotated[tuple[Blocks, ...], Field(min_length=1, max_length=MAX_LEVELS)] = (1, 1, 1)
+    upsample_mode: Literal["nontrainable", "deconv", "pixelshuffle"] = "nontrainable"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.blocks_up) != len(self.blocks_down) - 1:
+            raise ValueError(
+                f"{len(self.blocks_down)} blocks_down need {len(self.blocks_down) - 1} blocks_up, "
+                f"seen {len(self.blocks_up)}"
+            )
+        return self
+
+
+class DynUNetArguments(NetworkArguments):
+    """``monai.DynUNet``: the network of nnU-Net (Isensee et al., Nature Methods 2021).
+
+    ``kernel_size``, ``strides`` and ``filters`` have one entry a level,
+    ``upsample_kernel_size`` one fewer (nnU-Net: the strides without the first).
+    """
+
+    kernel_size: Annotated[tuple[Kernel | KernelPerAxis, ...], ThreeLevels]
+    strides: Annotated[tuple[Stride | StridePerAxis, ...], ThreeLevels]
+    upsample_kernel_size: Annotated[
+        tuple[Stride | StridePerAxis, ...], Field(max_length=MAX_LEVELS)
+    ]
+    filters: Annotated[tuple[Channels, ...], ThreeLevels]
+    dropout: Dropout | None = None
+    norm_name: Norm = ("INSTANCE", AffineOption(affine=True))
+    act_name: Activation = "LEAKYRELU"
+    res_block: bool = False
+    trans_bias: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        levels = len(self.filters)
+        lengths = (len(self.kernel_size), len(self.strides), len(self.upsample_kernel_size) + 1)
+        if lengths != (levels, levels, levels):
+            raise ValueError(
+                f"{levels} filters need {levels} kernel sizes and strides and {levels - 1} "
+                f"upsample kernel sizes, seen {lengths[0]}, {lengths[1]} and {lengths[2] - 1}"
+            )
+        return self
+
+
+NETWORKS: Mapping[str, type[NetworkArguments]] = {
+    "monai.DynUNet": DynUNetArguments,
+    "monai.SegResNet": SegResNetArguments,
+    "monai.UNet": UNetArguments,
+}
+
+
+def read_arguments(architecture: Architecture) -> NetworkArguments:
+    """The checked arguments of an architecture, nothing built yet.
+
+    Raises :class:`ModelError` for a network that is not on the list and for arguments of
+    wrong name, type, bounds or number; all of them in one message.
+    """
+    kind = NETWORKS.get(architecture.network)
+    if kind is None:
+        raise ModelError(
+            f"unknown network {architecture.network!r}{_nearest(architecture.network, NETWORKS)}; "
+            f"this software builds {', '.join(NETWORKS)}"
+        )
+    try:
+        # As JSON, because in pydantic's strict mode only there a list may become a tuple.
+        document = json.dumps(architecture.arguments)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"the arguments of {architecture.network} are no JSON document") from error
+    try:
+        return kind.model_validate_json(document)
+    except ValidationError as error:
+        # A union reports each of its members: one line an argument is enough.
+        problems = {_argument(problem): _explain(kind, problem) for problem in error.errors()[::-1]}
+        listed = "; ".join(problems[name] for name in sorted(problems)[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ModelError(
+            f"network {architecture.network} cannot be built: {listed}{more}"
+        ) from None
+
+
+def keywords(arguments: NetworkArguments) -> dict[str, Any]:
+    """The arguments as the keywords of MONAI's class, defaults included."""
+    return arguments.model_dump()
+
+
+def _argument(problem: Any) -> str:
+    return str(problem["loc"][0]) if problem["loc"] else ""
+
+
+def _explain(kind: type[NetworkArguments], problem: Any) -> str:
+    name = _argument(problem)
+    shown = f"{name!r:.60}"
+    if problem["type"] == "extra_forbidden" and name not in kind.model_fields:
+        return f"unknown argument {shown}{_nearest(name, kind.model_fields)}"
+    if problem["type"] == "missing" and len(problem["loc"]) == 1:
+        return f"argument {shown} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        return str(message)
+    path = ".".join(str(step) for step in problem["loc"][1:] if isinstance(step, int))
+    return f"argument {name}{'.' if path else ''}{path}: {message}, seen {problem['input']!r:.60}"
+
+
+def _nearest(name: str, valid: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,108 @@
+"""From an architecture to a module, with its size known before memory is taken for it."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from monai.networks.nets.dynunet import DynUNet
+from monai.networks.nets.segresnet import SegResNet
+from monai.networks.nets.unet import UNet
+from torch import Tensor, nn
+
+from federation.errors import ModelError
+from federation.iodeep.architecture import Architecture
+from federation.networks.arguments import NetworkArguments, keywords, read_arguments
+
+MAX_PARAMETERS = 2**28
+"""1 GiB of float32; nnU-Net's largest 3D networks have about a tenth of it."""
+
+MAX_ACTIVATIONS = 2**32
+"""Values that all layers together give out for one example: 16 GiB of float32."""
+
+_CLASSES: Mapping[str, Callable[..., nn.Module]] = {
+    "monai.DynUNet": DynUNet,
+    "monai.SegResNet": SegResNet,
+    "monai.UNet": UNet,
+}
+
+
+def build_network(architecture: Architecture, *, seed: int = 0) -> nn.Module:
+    """The network of an architecture, on the CPU, with initial weights drawn from ``seed``.
+
+    It maps ``float32 (B, in_channels, D, H, W)`` to scores ``float32 (B, out_channels, D, H,
+    W)``. The same architecture and seed give the same weights; torch's own random state is
+    left as it was.
+
+    Raises :class:`ModelError` for anything not on the allow-list, and for more than
+    ``MAX_PARAMETERS`` parameters: they are counted before memory is taken.
+    """
+    arguments = read_arguments(architecture)
+    _outline(architecture, arguments)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _CLASSES[architecture.network](**keywords(arguments))
+
+
+def check_volume(architecture: Architecture, size: tuple[int, int, int]) -> None:
+    """Check that a network takes volumes of ``size`` voxels per axis, in a batch of one.
+
+    Nothing is computed or allocated. Raises :class:`ModelError` when the network is refused,
+    when the strides do not divide the size so that the output would be another, and when the
+    layers would give out more than ``MAX_ACTIVATIONS`` values.
+    """
+    arguments = read_arguments(architecture)
+    network = _outline(architecture, arguments)
+    activations = 0
+
+    def add(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal activations
+        activations += output.numel() if isinstance(output, Tensor) else 0
+
+    for layer in network.modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(add)
+    shown = "x".join(str(voxels) for voxels in size)
+    try:
+        volume = torch.empty((1, arguments.in_channels, *size), device="meta")
+        output_shape = tuple(network(volume).shape[2:])
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"network {architecture.network} does not take volumes of {shown} voxels; choose "
+            "multiples of the product of its strides, above one voxel at its lowest level"
+        ) from error
+    if output_shape != tuple(size):
+        given = "x".join(str(voxels) for voxels in output_shape)
+        raise ModelError(
+            f"network {architecture.network} turns volumes of {shown} voxels into {given}; "
+            "choose multiples of the product of its strides"
+        )
+    if activations > MAX_ACTIVATIONS:
+        raise ModelError(
+            f"network {architecture.network} would hold {activations:,} values for one volume "
+            f"of {shown} voxels; at most {MAX_ACTIVATIONS:,} are allowed: make either smaller"
+        )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers training may change; buffers are not counted."""
+    return sum(math.prod(parameter.shape) for parameter in network.parameters())
+
+
+def _outline(architecture: Architecture, arguments: NetworkArguments) -> nn.Module:
+    """The network on torch's meta device: layers and shapes without memory."""
+    try:
+        with torch.device("meta"):
+            network = _CLASSES[architecture.network](**keywords(arguments))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ModelError(
+            f"network {architecture.network} cannot be built from arguments that do not fit "
+            "together, such as groups that do not divide channels"
+        ) from error
+    parameters = count_parameters(network)
+    if parameters > MAX_PARAMETERS:
+        raise ModelError(
+            f"network {architecture.network} would have {parameters:,} parameters; at most "
+            f"{MAX_PARAMETERS:,} are allowed: use fewer channels or levels"
+        )
+    return network

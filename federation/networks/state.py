@@ -1,0 +1,97 @@
+"""A module's state as plain tensors and back, bit for bit."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from federation.errors import ModelError
+from federation.iodeep.weights import Tensor
+
+_NAMES: Mapping[torch.dtype, str] = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+
+_SHOWN = 3  # of each kind of problem; a message stays readable with a thousand of them
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The module's parameters and persistent buffers, in the order of its state dict.
+
+    Bytes of contiguous tensors on the CPU are views of the module's own memory: they change
+    when it trains, so copy what must stay. Others are copied once. Raises
+    :class:`ModelError` for a state of another kind, such as a quantised one.
+    """
+    return {name: _tensor(value) for name, value in _state(module).items()}
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the module the values of ``tensors``, each copied once, straight into place.
+
+    Raises :class:`ModelError`, the module untouched, unless names, shapes and dtypes are
+    exactly those of its state.
+    """
+    state = _state(module)
+    problems = _problems(state, tensors)
+    if problems:
+        raise ModelError(f"weights do not fit the network: {'; '.join(problems)}")
+    for name, target in state.items():
+        if target.device.type == "cpu" and target.is_contiguous():
+            _bytes(target)[:] = _flat(tensors[name].data)
+        else:
+            source = torch.empty(target.shape, dtype=target.dtype)
+            _bytes(source)[:] = _flat(tensors[name].data)
+            target.copy_(source)
+
+
+def _state(module: nn.Module) -> dict[str, torch.Tensor]:
+    state = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or value.dtype not in _NAMES:
+            raise ModelError(f"{name} in the network's state is no tensor of a known dtype")
+    return state
+
+
+def _tensor(value: torch.Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return Tensor(dtype=_NAMES[value.dtype], shape=tuple(value.shape), data=_bytes(value))
+
+
+def _bytes(value: torch.Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the CPU; through uint8, as numpy has no bfloat16."""
+    return value.view(-1).view(torch.uint8).numpy().data
+
+
+def _flat(data: memoryview) -> memoryview:
+    return data.cast("B") if data.nbytes else memoryview(b"")
+
+
+def _problems(state: Mapping[str, torch.Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    missing = [name for name in state if name not in tensors]
+    unknown = [f"{name:.80}" for name in tensors if name not in state]
+    unlike = []
+    for name in state.keys() & tensors.keys():
+        seen = (tensors[name].dtype, tensors[name].shape)
+        expected = (_NAMES[state[name].dtype], tuple(state[name].shape))
+        if seen != expected:
+            unlike.append(f"{name} ({_show(*seen)}, expected {_show(*expected)})")
+    found = {"missing": missing, "unknown": unknown, "of another dtype or shape": unlike}
+    return [_summarise(kind, sorted(names)) for kind, names in found.items() if names]
+
+
+def _show(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{dtype} {list(shape)}"
+
+
+def _summarise(kind: str, names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}"

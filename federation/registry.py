@@ -1,0 +1,369 @@
+"""Lines, branches and versions, as a view over any PACS.
+
+The archive is the only state: whoever opens a registry on it sees the same. A version is
+there when its manifest and all its parts are; publishing means stored, read back, verified.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import Dataset
+
+from federation.errors import CodecError, PacsError, RegistryError, StorageError
+from federation.iodeep.codec import Chunks, Record, read_manifest, read_record, write_record
+from federation.iodeep.header import AnyManifest, Stamp
+from federation.iodeep.labels import Line
+from federation.iodeep.manifest import (
+    EvaluationManifest,
+    Reference,
+    VersionManifest,
+    branch_uid,
+)
+from federation.pacs import Gateway
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Branch:
+    """A branch of a line, as its study says."""
+
+    line: str
+    patient_id: str
+    name: str
+    study_uid: str
+    date: str
+    time: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A record in the archive, as its manifest says."""
+
+    manifest: AnyManifest
+    stamp: Stamp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """The outcome of publishing: ``stored`` counts instances sent; 0 where all was there."""
+
+    reference: Reference
+    stored: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """The outcome of verifying one series: ``problem`` is None where all is well."""
+
+    branch: str
+    round: int
+    kind: str
+    uid: str
+    problem: str | None
+
+
+class Registry:
+    """The IODeep records of one archive.
+
+    Manifests are kept in memory once read: their UIDs are made from their content.
+    """
+
+    def __init__(self, gateway: Gateway, *, scratch: Path | None = None) -> None:
+        """``scratch`` is where files lie while they are sent or read (a temporary folder)."""
+        self._gateway = gateway
+        self._scratch = scratch
+        self._entries: dict[str, Entry] = {}
+
+    # --- looking --------------------------------------------------------------------------
+
+    def branches(self, line: Line | None = None) -> list[Branch]:
+        """All branches of a line, or of every line, by line and date."""
+        keys = {
+            "PatientID": line.patient_id if line else "IODEEP.*",
+            "StudyInstanceUID": "",
+            "StudyID": "",
+            "StudyDate": "",
+            "StudyTime": "",
+            "StudyDescription": "",
+        }
+        found = [
+            Branch(
+                line=str(study.get("StudyDescription", "")),
+                patient_id=str(study.get("PatientID", "")),
+                name=str(study.get("StudyID", "")),
+                study_uid=str(study.StudyInstanceUID),
+                date=str(study.get("StudyDate", "")),
+                time=str(study.get("StudyTime", "")),
+            )
+            for study in self._gateway.find("STUDY", keys)
+        ]
+        return sorted(found, key=lambda branch: (branch.patient_id, branch.date, branch.time))
+
+    def entries(self, line: Line, branch: str, round: int | None = None) -> list[Entry]:
+        """The records of a branch (or one round of it) with a readable manifest, by round.
+
+        Weights are not touched.
+        """
+        study = branch_uid(line, branch)
+        found = []
+        for series in self._series(study, round):
+            entry = self._entry(study, series)
+            if entry is not None:
+                found.append(entry)
+        return sorted(found, key=lambda entry: entry.manifest.round)
+
+    def versions(self, line: Line, branch: str, round: int | None = None) -> list[VersionManifest]:
+        """The complete versions of a branch (or of one round of it), by round."""
+        return [
+            entry.manifest
+            for entry in self.entries(line, branch, round)
+            if isinstance(entry.manifest, VersionManifest) and self._is_complete(entry.manifest)
+        ]
+
+    def latest(self, line: Line, branch: str) -> VersionManifest:
+        """The complete version with the largest round. Raises :class:`RegistryError`."""
+        versions = self.versions(line, branch)
+        if not versions:
+            raise RegistryError(
+                f"line {line} has no complete version on branch {branch!r} "
+                f"in {self._gateway.address}"
+            )
+        return versions[-1]
+
+    def evaluations(self, line: Line, branch: str) -> list[EvaluationManifest]:
+        """All evaluations of a branch's versions, by round."""
+        return [
+            entry.manifest
+            for entry in self.entries(line, branch)
+            if isinstance(entry.manifest, EvaluationManifest)
+        ]
+
+    def find_version(self, uid: str) -> VersionManifest:
+        """The version whose manifest has this SOP Instance UID. Raises RegistryError."""
+        for branch in self.branches():
+            for series in self._series(branch.study_uid):
+                entry = self._entry(branch.study_uid, series)
+                if (
+                    entry
+                    and entry.manifest.uid == uid
+                    and isinstance(entry.manifest, VersionManifest)
+                ):
+                    return entry.manifest
+        raise RegistryError(f"no version {uid} is in {self._gateway.address}")
+
+    # --- reading whole --------------------------------------------------------------------
+
+    @contextmanager
+    def pull(self, version: VersionManifest) -> Iterator[Record]:
+        """A version with its weights, verified, while the context lasts.
+
+        Raises :class:`~federation.errors.CodecError` where anything is missing or changed.
+        """
+        with self._folder() as folder:
+            paths = self._gateway.fetch(folder, study=version.study_uid, series=version.series_uid)
+            record = read_record(paths)
+            if record.manifest != version:
+                raise RegistryError(f"series {version.series_uid} holds another version than asked")
+            record.verify()
+            yield record
+
+    def resolve(self, line: Line, branch: str, round: int, reference: Reference) -> VersionManifest:
+        """The complete version that a reference names. Raises :class:`RegistryError`."""
+        for version in self.versions(line, branch, round):
+            if version.reference == reference:
+                return version
+        raise RegistryError(
+            f"version {reference.uid} (line {line}, branch {branch!r}, round {round}) "
+            f"is not in {self._gateway.address}"
+        )
+
+    # --- writing --------------------------------------------------------------------------
+
+    def publish(
+        self, manifest: AnyManifest, parts: Sequence[Chunks] = (), stamp: Stamp | None = None
+    ) -> Published:
+        """Store a record, read it back and verify every byte.
+
+        What is there already is not sent again: publishing twice stores nothing. A record
+        becomes visible with its manifest, which is stored last. Raises
+        :class:`RegistryError` where another version has the same branch and round, and
+        :class:`~federation.errors.StorageError` where the archive does not give back what it
+        was sent.
+        """
+        there = self._instances(manifest)
+        self._refuse_conflict(manifest)
+        with self._folder() as folder:
+            paths = write_record(folder, manifest, parts, stamp or self._stamp(manifest))
+            uids = [manifest.part_uid(number + 1) for number in range(len(parts))]
+            missing = [
+                path
+                for path, uid in zip(paths, [*uids, manifest.uid], strict=True)
+                if uid not in there
+            ]
+            self._gateway.store(missing)
+        self._read_back(manifest)
+        return Published(reference=manifest.reference, stored=len(missing))
+
+    def _stamp(self, manifest: AnyManifest) -> Stamp:
+        """Now, with the study's date and time where the branch exists already."""
+        for branch in self.branches(manifest.line):
+            if branch.study_uid == manifest.study_uid and branch.date:
+                return Stamp.now(study=(branch.date, branch.time))
+        return Stamp.now()
+
+    def _refuse_conflict(self, manifest: AnyManifest) -> None:
+        if not isinstance(manifest, VersionManifest):
+            return
+        for other in self.versions(manifest.line, manifest.branch, manifest.round):
+            if other.digest != manifest.digest:
+                raise RegistryError(
+                    f"round {manifest.round} of branch {manifest.branch!r} is published with "
+                    f"digest {other.digest[:12]}…; {manifest.digest[:12]}… was not stored. "
+                    "Published rounds never change: open a new branch"
+                )
+
+    def _read_back(self, manifest: AnyManifest) -> None:
+        with self._folder() as folder:
+            try:
+                paths = self._gateway.fetch(
+                    folder, study=manifest.study_uid, series=manifest.series_uid
+                )
+                record = read_record(paths)
+                record.verify()
+            except CodecError as error:
+                raise StorageError(
+                    f"{self._gateway.address} took {manifest.kind} {manifest.uid} but does not "
+                    f"give it back as it was sent: {error}"
+                ) from error
+            if record.manifest.digest != manifest.digest:
+                raise StorageError(
+                    f"{self._gateway.address} gave back another {manifest.kind} than was sent"
+                )
+
+    # --- checking -------------------------------------------------------------------------
+
+    def verify(self, line: Line, branch: str) -> Iterator[Checked]:
+        """Recompute a branch: every byte of every record, and what each one stands on.
+
+        Yields an outcome for each series: versions by round, then the rest.
+        """
+        study = branch_uid(line, branch)
+        known: dict[str, str | None] = {}  # digest by manifest UID; None where unreadable
+        later: list[EvaluationManifest] = []
+        for series in sorted(self._series(study), key=_number):
+            uid = str(series.SeriesInstanceUID)
+            shown = self._manifest_uid(study, uid) or uid
+            try:
+                manifest = self._read_whole(study, uid)
+            except (CodecError, PacsError) as error:
+                known[shown] = None
+                yield Checked(
+                    branch=branch,
+                    round=_number(series),
+                    kind="record",
+                    uid=shown,
+                    problem=str(error),
+                )
+                continue
+            known[manifest.uid] = manifest.digest
+            if isinstance(manifest, EvaluationManifest):
+                later.append(manifest)
+            else:
+                yield _checked(manifest, line, branch, known)
+        for evaluation in later:
+            yield _checked(evaluation, line, branch, known)
+
+    def _read_whole(self, study: str, series: str) -> AnyManifest:
+        with self._folder() as folder:
+            record = read_record(self._gateway.fetch(folder, study=study, series=series))
+            record.verify()
+            return record.manifest
+
+    # --- the archive ----------------------------------------------------------------------
+
+    def _series(self, study: str, round: int | None = None) -> list[Dataset]:
+        keys = {
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": "",
+            "SeriesNumber": "" if round is None else str(round),
+        }
+        return self._gateway.find("SERIES", keys)
+
+    def _entry(self, study: str, series: Dataset) -> Entry | None:
+        """The manifest of a series; None where it has none (yet) or it cannot be read."""
+        uid = str(series.SeriesInstanceUID)
+        if uid in self._entries:
+            return self._entries[uid]
+        instance = self._manifest_uid(study, uid)
+        if instance is None:
+            return None
+        with self._folder() as folder:
+            try:
+                paths = self._gateway.fetch(folder, study=study, series=uid, instance=instance)
+                manifest, stamp = read_manifest(paths[0])
+            except CodecError:
+                return None  # not ours, or damaged: `verify` says what is wrong with it
+        self._entries[uid] = Entry(manifest=manifest, stamp=stamp)
+        return self._entries[uid]
+
+    def _manifest_uid(self, study: str, series: str) -> str | None:
+        """SOP Instance UID of a series' first instance, if it has one."""
+        keys = {
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": series,
+            "SOPInstanceUID": "",
+            "InstanceNumber": "1",
+        }
+        found = self._gateway.find("IMAGE", keys)
+        return str(found[0].SOPInstanceUID) if len(found) == 1 else None
+
+    def _instances(self, manifest: AnyManifest) -> set[str]:
+        keys = {
+            "StudyInstanceUID": manifest.study_uid,
+            "SeriesInstanceUID": manifest.series_uid,
+            "SOPInstanceUID": "",
+        }
+        return {str(found.SOPInstanceUID) for found in self._gateway.find("IMAGE", keys)}
+
+    def _is_complete(self, version: VersionManifest) -> bool:
+        wanted = {version.part_uid(n + 1) for n in range(len(version.weights.parts))}
+        return wanted <= self._instances(version)
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        if self._scratch is not None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="iodeep-", dir=self._scratch) as folder:
+            yield Path(folder)
+
+
+def _number(series: Dataset) -> int:
+    return int(series.get("SeriesNumber") or 0)
+
+
+def _checked(
+    manifest: AnyManifest, line: Line, branch: str, known: dict[str, str | None]
+) -> Checked:
+    problem = None
+    if manifest.line != line or manifest.branch != branch:
+        problem = f"its manifest belongs to line {manifest.line}, branch {manifest.branch!r}"
+    elif (stands_on := _stands_on(manifest)) is not None:
+        if stands_on.uid not in known:
+            problem = f"it stands on {stands_on.uid}, which is not on this branch"
+        elif known[stands_on.uid] not in (None, stands_on.digest):
+            problem = f"it stands on {stands_on.uid}, whose digest is another than it names"
+    return Checked(
+        branch=branch, round=manifest.round, kind=manifest.kind, uid=manifest.uid, problem=problem
+    )
+
+
+def _stands_on(manifest: AnyManifest) -> Reference | None:
+    """An evaluation stands on its version; a version on its parent, once past round 1.
+
+    The first round's parent may lie on the branch that the run was started from.
+    """
+    if isinstance(manifest, EvaluationManifest):
+        return manifest.of
+    return manifest.lineage.parent if manifest.round > 1 else None

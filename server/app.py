@@ -1,0 +1,47 @@
+"""The Flower ServerApp: from a run's configuration to its rounds.
+
+The resolved experiment travels as one string in Flower's run config, which takes scalars
+only. The same app runs in a simulation and in a deployment.
+"""
+
+import json
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from federation.config import parse_experiment
+from federation.errors import ConfigError
+from federation.pacs import open_gateway
+from federation.registry import Registry
+from server.report.folder import RunFolder
+from server.report.progress import LiveProgress
+from server.rounds import Rounds
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run an experiment.
+
+    ``context.run_config`` holds ``experiment`` (a resolved document, as JSON), ``archive``
+    (the aggregator's address), ``branch`` (where versions are written) and ``run-folder``.
+    """
+    experiment = parse_experiment(json.loads(_setting(context, "experiment")))
+    folder = RunFolder(Path(_setting(context, "run-folder")))
+    with open_gateway(_setting(context, "archive")) as gateway, LiveProgress() as progress:
+        Rounds(
+            experiment,
+            grid=grid,
+            registry=Registry(gateway),
+            branch=_setting(context, "branch"),
+            observers=(folder, progress),
+        ).run()
+
+
+def _setting(context: Context, key: str) -> str:
+    value = context.run_config.get(key)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"the run config lacks {key!r}; start runs with `iodeep run`")
+    return value

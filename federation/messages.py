@@ -176,7 +176,7 @@ def unpack(content: RecordDict, kind: type[T]) -> T:
     """The JSON value of a content. Raises :class:`UpdateError` where it is no ``kind``."""
     if (found := kind_of(content)) != kind.__name__:
         raise UpdateError(f"a {found} came; expected a {kind.__name__}")
-    text = content.config_records[_RECORD]["json"]
+    text = content.config_records[_RECORD].get("json")
     if not isinstance(text, str) or len(text) > MAX_JSON_CHARACTERS:
         raise UpdateError(f"a {kind.__name__} is over {MAX_JSON_CHARACTERS} characters, or no text")
     try:

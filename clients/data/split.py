@@ -11,7 +11,6 @@ from federation.config import Split
 from federation.errors import ConfigError
 
 _KEY_BYTES = 32
-_SHORTEST_KEY_BYTES = 16
 
 
 class Part(StrEnum):
@@ -63,10 +62,8 @@ def read_split_key(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise ConfigError(f"the split's key {path} cannot be read: {error.strerror}") from error
-    if len(key) < _SHORTEST_KEY_BYTES:
-        raise ConfigError(
-            f"the split's key {path} has {len(key)} bytes; expected {_SHORTEST_KEY_BYTES} or more"
-        )
+    if not key:
+        raise ConfigError(f"the split's key {path} is empty; restore the site's key")
     return key
 
 

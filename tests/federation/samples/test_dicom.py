@@ -73,21 +73,18 @@ def test_phantom_voxels_survive_exactly(tmp_path: Path, site: str) -> None:
 
 
 def test_an_oblique_series_keeps_its_geometry(tmp_path: Path) -> None:
-    turned = highdicom_rotation()
-    case = _Fixed.like(phantom_cases("A", 1, 0)[0], turned)
-
-    *images, _ = (pydicom.dcmread(path) for path in write_case(case, tmp_path))
-
-    volume = highdicom.get_volume_from_series(images)
-    expected = slices(case.read().voxels, turned, "axial").affine
-    assert np.allclose(volume.affine, expected, atol=1e-6)
-
-
-def highdicom_rotation() -> np.ndarray:
     angle = 0.3
     turned = np.eye(4)
     turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    return turned
+    case = _Fixed.like(phantom_cases("A", 1, 0)[0], turned)
+    expected = slices(case.read().voxels, turned, case.plane)
+
+    *images, _ = (pydicom.dcmread(path) for path in write_case(case, tmp_path))
+
+    for number, image in enumerate(images):
+        assert np.allclose(image.ImagePositionPatient, expected.position(number), atol=1e-8)
+        directions = np.array(image.ImageOrientationPatient, float).reshape(2, 3)
+        assert np.allclose(directions, expected.directions[:, [2, 1]].T, atol=1e-9)
 
 
 def test_the_same_case_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,263 @@
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from clients.data.labels import SegmentName, match_segments, read_header, read_labels
+from clients.data.quarantine import Reason, Unusable
+from clients.data.volumes import read_volume
+from federation.samples.phantom import phantom_cases
+from tests.clients.data.conftest import SEGMENTS, WrittenCase, edit, write
+
+
+@pytest.mark.parametrize("site", list("ABCD"))
+def test_labels_are_those_of_the_phantom(site: str, tmp_path: Path) -> None:
+    case = write(phantom_cases(site, 1, 0)[0], tmp_path)
+
+    labels = read_labels(case.seg, read_volume(case.series), SEGMENTS)
+
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, case.expected_labels)
+
+
+@pytest.mark.parametrize(
+    ("folder", "seg", "expected"),
+    [
+        ("01-ct-liver-seg", "seg_liver.dcm", "expected_liver.nrrd"),
+        ("02-ct-nonsquare-seg-labelmap", "seg_binary.dcm", "expected_binary.nrrd"),
+        ("02-ct-nonsquare-seg-labelmap", "seg_labelmap.dcm", "expected_labelmap.nrrd"),
+    ],
+)
+def test_other_makers_labels_equal_theirs_voxel_for_voxel(
+    folder: str, seg: str, expected: str, shared_data: Callable[[str], Path]
+) -> None:
+    home = shared_data(f"interop/{folder}")
+    volume = read_volume([p for p in home.glob("*.dcm") if not p.name.startswith("seg")])
+
+    labels = read_labels(home / seg, volume, {"liver": 1})
+
+    # Both sets of files run along x, y and z in the same directions, slices upwards.
+    assert np.array_equal(labels, _read_nrrd(home / expected))
+    assert labels.any()
+
+
+def test_one_bit_rle_fails_cleanly(shared_data: Callable[[str], Path]) -> None:
+    home = shared_data("interop/01-ct-liver-seg")
+    volume = read_volume(sorted(home.glob("0*.dcm")))
+
+    with pytest.raises(Unusable) as refused:
+        read_labels(home / "seg_liver_rle.dcm", volume, {"liver": 1})
+    assert refused.value.reason is Reason.SEGMENTATION_UNDECODABLE
+
+
+def test_the_order_of_frames_does_not_matter(written: WrittenCase) -> None:
+    def reverse(dataset: Dataset) -> None:
+        frames = dataset.pixel_array[::-1]
+        dataset.PixelData = np.packbits(frames.ravel(), bitorder="little").tobytes()
+        groups = list(dataset.PerFrameFunctionalGroupsSequence)
+        dataset.PerFrameFunctionalGroupsSequence = groups[::-1]
+
+    edit(written.seg, reverse)
+
+    labels = read_labels(written.seg, read_volume(written.series), SEGMENTS)
+    assert np.array_equal(labels, written.expected_labels)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0), (0, 1, 2)])
+def test_a_seg_cut_in_another_plane_lands_on_the_same_voxels(
+    written: WrittenCase, tmp_path: Path, kind: str, order: tuple[int, int, int]
+) -> None:
+    """A SEG need not be cut as its images are; written by highdicom, flipped and permuted."""
+    images = [pydicom.dcmread(path) for path in written.series]
+    volume = highdicom.get_volume_from_series(images).with_array(
+        np.flip(written.expected_labels, 0)
+        if _runs_against(images)
+        else np.asarray(written.expected_labels)
+    )
+    turned = volume.permute_spatial_axes(order).flip_spatial(1)
+    path = tmp_path / "turned.dcm"
+    _segmentation(images, turned, kind).save_as(path)
+
+    labels = read_labels(path, read_volume(written.series), SEGMENTS)
+
+    assert np.array_equal(labels, written.expected_labels)
+
+
+def test_overlapping_segments_are_refused_unless_they_mean_the_same(
+    written: WrittenCase, tmp_path: Path
+) -> None:
+    images = [pydicom.dcmread(path) for path in written.series]
+    inner = np.asarray(written.expected_labels) == 1
+    path = tmp_path / "overlap.dcm"
+    _segmentation(images, np.stack([inner, inner], axis=-1), "BINARY").save_as(path)
+    volume = read_volume(written.series)
+
+    with pytest.raises(Unusable) as refused:
+        read_labels(path, volume, SEGMENTS)
+    merged = read_labels(path, volume, {"inner structure": 1, "outer structure": 1})
+
+    assert refused.value.reason is Reason.SEGMENTS_OVERLAP
+    assert np.array_equal(merged, inner)
+
+
+def test_only_wanted_segments_are_drawn(written: WrittenCase) -> None:
+    labels = read_labels(written.seg, read_volume(written.series), {"outer structure": 1})
+
+    assert np.array_equal(labels, np.asarray(written.expected_labels) == 2)
+
+
+def shift(millimetres: float) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            position = group.PlanePositionSequence[0]
+            x, y, z = (float(value) for value in position.ImagePositionPatient)
+            position.ImagePositionPatient = [x + millimetres, y, z]
+
+    return change
+
+
+def respace(dataset: Dataset) -> None:
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [0.5, 0.5]
+
+
+def truncate(dataset: Dataset) -> None:
+    dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2 // 2 * 2]
+
+
+def drop_a_group(dataset: Dataset) -> None:
+    del dataset.PerFrameFunctionalGroupsSequence[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (shift(0.5), Reason.LABELS_OFF_GRID),
+        (shift(100.0), Reason.LABELS_OFF_GRID),
+        (respace, Reason.LABELS_OFF_GRID),
+        (lambda ds: setattr(ds, "FrameOfReferenceUID", "1.2.3"), Reason.LABELS_OFF_GRID),
+        (truncate, Reason.SEGMENTATION_UNDECODABLE),
+        (drop_a_group, Reason.SEGMENTATION_UNDECODABLE),
+        (lambda ds: delattr(ds, "PixelData"), Reason.SEGMENTATION_UNDECODABLE),
+        (
+            lambda ds: setattr(ds, "SegmentationType", "FRACTIONAL"),
+            Reason.SEGMENTATION_UNDECODABLE,
+        ),
+        (
+            lambda ds: setattr(ds.SegmentSequence[0], "SegmentLabel", "something"),
+            Reason.SEGMENT_MISSING,
+        ),
+    ],
+)
+def test_a_seg_that_does_not_label_the_images_says_why(
+    written: WrittenCase, change: Callable[[Dataset], None], reason: Reason
+) -> None:
+    edit(written.seg, change)
+
+    with pytest.raises(Unusable) as refused:
+        read_labels(written.seg, read_volume(written.series), SEGMENTS)
+    assert refused.value.reason is reason
+
+
+def test_labels_a_hair_off_the_grid_are_taken(written: WrittenCase) -> None:
+    """Toolkits round positions to a Decimal String's 16 characters, or to float32."""
+    edit(written.seg, shift(0.01))
+
+    labels = read_labels(written.seg, read_volume(written.series), SEGMENTS)
+    assert np.array_equal(labels, written.expected_labels)
+
+
+def test_a_file_that_is_no_seg_is_undecodable(written: WrittenCase) -> None:
+    volume = read_volume(written.series)
+
+    for read in (
+        lambda: read_labels(written.series[0], volume, SEGMENTS),
+        lambda: read_header(written.series[0]),
+    ):
+        with pytest.raises(Unusable) as refused:
+            read()
+        assert refused.value.reason is Reason.SEGMENTATION_UNDECODABLE
+
+
+def test_the_header_names_segments_and_series(written: WrittenCase) -> None:
+    header = read_header(written.seg)
+
+    assert header.series == (str(pydicom.dcmread(written.series[0]).SeriesInstanceUID),)
+    assert [segment.label for segment in header.segments] == list(SEGMENTS)
+
+
+HEAD = SegmentName(number=1, label="anterior hippocampus", meaning="anterior hippocampus")
+CODED = SegmentName(number=2, label="roi 2", meaning="posterior hippocampus")
+OTHER = SegmentName(number=7, label="ventricle", meaning="lateral ventricle")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"anterior hippocampus": 1, "posterior hippocampus": 2}, {1: 1, 2: 2}),
+        ({"Anterior  HIPPOCAMPUS": 2, "Posterior hippocampus": 1}, {1: 2, 2: 1}),
+        ({"ROI 2": 1}, {2: 1}),
+        ({"anterior hippocampus": 1, "posterior hippocampus": 1}, {1: 1, 2: 1}),
+        ({"anterior hippocampus": 1, "hippocampal head": 1}, {1: 1}),
+    ],
+)
+def test_segments_are_found_by_label_or_coded_meaning(
+    wanted: dict[str, int], found: dict[int, int]
+) -> None:
+    assert match_segments((HEAD, CODED, OTHER), wanted) == found
+
+
+@pytest.mark.parametrize("wanted", [{"hippocampus": 1}, {"anterior hippocampus": 1, "tail": 2}])
+def test_an_output_label_without_a_segment_is_missing(wanted: dict[str, int]) -> None:
+    with pytest.raises(Unusable) as refused:
+        match_segments((HEAD, CODED, OTHER), wanted)
+    assert refused.value.reason is Reason.SEGMENT_MISSING
+
+
+def _segmentation(
+    images: list[Dataset], pixels: "NDArray[np.bool_] | highdicom.Volume", kind: str
+) -> Dataset:
+    concept = highdicom.sr.CodedConcept("706342009", "SCT", "Phantom")
+    return highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=pixels,
+        segmentation_type=kind,
+        segment_descriptions=[
+            highdicom.seg.SegmentDescription(
+                segment_number=number,
+                segment_label=name,
+                segmented_property_category=concept,
+                segmented_property_type=concept,
+                algorithm_type="MANUAL",
+            )
+            for name, number in SEGMENTS.items()
+        ],
+        series_instance_uid=highdicom.UID(),
+        series_number=9,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="tests",
+        manufacturer_model_name="tests",
+        software_versions="1",
+        device_serial_number="1",
+    )
+
+
+def _runs_against(images: list[Dataset]) -> bool:
+    """Whether highdicom's volume starts at the slice where ours ends."""
+    first = highdicom.get_volume_from_series(images).affine[:3, 3]
+    return not np.allclose(first, np.array(images[0].ImagePositionPatient, float))
+
+
+def _read_nrrd(path: Path) -> NDArray[np.int16]:
+    header, _, content = path.read_bytes().partition(b"\n\n")
+    fields = dict(line.split(": ", 1) for line in header.decode().splitlines() if ": " in line)
+    width, height, depth = (int(size) for size in fields["sizes"].split())
+    assert (fields["type"], fields["encoding"], fields["endian"]) == ("short", "gzip", "little")
+    return np.frombuffer(gzip.decompress(content), "<i2").reshape(depth, height, width)

@@ -7,12 +7,13 @@ stays in the site's own log.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.data import Reason
 from clients.hospital import Hospital
 from clients.log import write_log
 from clients.preview import write_preview
@@ -137,7 +138,7 @@ def _metrics(part: str, evaluation: Evaluation) -> dict[str, float]:
     return {name: value for name, value in named.items() if math.isfinite(value)}
 
 
-def _counts(quarantined: dict[str, int]) -> dict[str, int]:
+def _counts(quarantined: Mapping[Reason, int]) -> dict[str, int]:
     return {str(reason): count for reason, count in quarantined.items()}
 
 

@@ -16,6 +16,7 @@ from clients.data.quarantine import Quarantined, Reason, Unusable
 from federation.config import DataTable
 from federation.errors import PacsError, PacsUnreachable
 from federation.pacs.gateway import Gateway
+from federation.pacs.matching import matches_all
 
 Headers = MutableMapping[str, SegmentationHeader | Unusable]
 
@@ -101,9 +102,12 @@ def _examine(
     gateway: Gateway, table: DataTable, study: Dataset, headers: Headers
 ) -> Iterator[LabelledSeries | Quarantined]:
     uid = str(study.StudyInstanceUID)
-    every = _find_series(gateway, uid, {})
-    images = _find_images(gateway, uid, every, table.query)
+    query = {key: value for key, value in table.query.items() if key not in _STUDY_KEYS}
+    every = _find_series(gateway, uid, query)
     segs = [series for series, row in every.items() if row.get("Modality") == "SEG"]
+    images = [
+        series for series, row in every.items() if series not in segs and matches_all(query, row)
+    ]
     if not images and len(segs) < len(every):
         return
     segmentations = [
@@ -137,20 +141,10 @@ def _examine(
             yield Quarantined(study=uid, series=image, reason=problem.reason, detail=str(problem))
 
 
-def _find_images(
-    gateway: Gateway, study: str, every: Mapping[str, Dataset], query: Mapping[str, str]
-) -> list[str]:
-    """The series of a study, SEGs aside, that answer the query's SERIES keys."""
-    keys = {key: value for key, value in query.items() if key not in _STUDY_KEYS}
-    others = {series for series, row in every.items() if row.get("Modality") != "SEG"}
-    if others and keys:
-        others &= _find_series(gateway, study, keys).keys()
-    return sorted(others)
-
-
-def _find_series(gateway: Gateway, study: str, keys: Mapping[str, str]) -> dict[str, Dataset]:
-    wanted = {"SeriesInstanceUID": "", "Modality": "", "NumberOfSeriesRelatedInstances": ""}
-    rows = gateway.find("SERIES", {**wanted, **keys, "StudyInstanceUID": study})
+def _find_series(gateway: Gateway, study: str, query: Mapping[str, str]) -> dict[str, Dataset]:
+    """Every series of a study, with the attributes that ``query`` wants to match."""
+    wanted = dict.fromkeys(["SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances"], "")
+    rows = gateway.find("SERIES", {**wanted, **dict.fromkeys(query, ""), "StudyInstanceUID": study})
     return {str(row.SeriesInstanceUID): row for row in rows}
 
 

@@ -1,7 +1,6 @@
 """Why a study is left out of training; the run goes on without it."""
 
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -64,4 +63,4 @@ def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
         "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8"
     ) as file:
         file.write(lines)
-    os.replace(file.name, path)  # noqa: PTH105
+    Path(file.name).replace(path)

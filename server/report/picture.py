@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from server.report.summary import RunMetrics
 
@@ -28,11 +29,13 @@ def draw_run(metrics: RunMetrics, previews: Mapping[str, Path], path: Path) -> P
     drawn = {site: file for site, file in previews.items() if file.exists()}
     rows = max(3, len(drawn))
     figure = Figure(figsize=(_WIDTH_IN, _ROW_HEIGHT_IN * rows), layout="constrained")
-    curves, slices = np.ravel(figure.subfigures(1, 2, width_ratios=[1.1, 1]))
+    parts = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.1, 1])
+    curves, slices = parts[0]
     axes = curves.subplots(2, 1, sharex=True, sharey=True)
     for ax, part in zip(axes, ("validation", "test"), strict=True):
         _draw_curves(ax, metrics, part)
     axes[-1].set_xlabel("round")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     if drawn:
         grid = slices.subplots(len(drawn), len(_SLICE_TITLES), squeeze=False)
         for row, (site, file) in zip(grid, drawn.items(), strict=True):
@@ -51,7 +54,8 @@ def _draw_curves(ax: Axes, metrics: RunMetrics, part: str) -> None:
         if site is None:
             ax.plot(rounds, dice, color="black", linewidth=2, label=f"all sites ({dice[-1]:.3f})")
         else:
-            ax.plot(rounds, dice, linewidth=1, label=site)
+            colour = f"C{metrics.sites.index(site)}"
+            ax.plot(rounds, dice, linewidth=1, label=site, color=colour)
     if ax.lines:
         ax.legend(loc="lower right", fontsize="small", ncols=2)
     ax.set_ylabel(f"{part} Dice")

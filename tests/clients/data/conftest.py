@@ -1,13 +1,17 @@
-"""Series and SEGs on disk, made from phantoms; third-party files beside the repository."""
+"""Series and SEGs, on disk and in an archive; third-party files beside the repository."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from numpy.typing import NDArray
 from pydicom import Dataset
 
+from federation.config import Archives, DataTable, LabelSource, Site, Split
+from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from federation.samples.case import Case, LabelledImage
 from federation.samples.dicom import slices, write_case
 from federation.samples.phantom import phantom_cases
@@ -26,17 +30,17 @@ class WrittenCase:
     seg: Path
 
     @property
-    def expected_labels(self) -> "object":
+    def expected_labels(self) -> NDArray[np.generic]:
         return slices(self.image.labels, self.image.affine, self.case.plane).pixels
 
     @property
-    def expected_voxels(self) -> "object":
+    def expected_voxels(self) -> NDArray[np.generic]:
         return slices(self.image.voxels, self.image.affine, self.case.plane).pixels
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> WrittenCase:
-    """A phantom of site B: a coronal series with a Rescale Slope."""
+    """A phantom of site B: a sagittal series with a Rescale Slope."""
     return write(phantom_cases("B", 1, 0)[0], tmp_path / "written")
 
 
@@ -51,6 +55,37 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    """An embedded archive, reached over DIMSE on a free loopback port."""
+    with (
+        ArchiveServer(Archive(tmp_path / "pacs"), ae_title="PACS") as server,
+        open_gateway(server.address) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A site whose data answer the phantom's line."""
+    key = tmp_path / "split.key"
+    key.write_text("a key for tests\n")
+    return Site(
+        name="hospital",
+        archives=Archives(images="folder:unused"),
+        data={"brain": table(key)},
+        work=tmp_path / "work",
+    )
+
+
+def table(key: Path, **query: str) -> DataTable:
+    return DataTable(
+        query=query,
+        labels=LabelSource(map=SEGMENTS),
+        split=Split(validation=0.25, test=0.25, key=key),
+    )
 
 
 def write(case: Case, folder: Path) -> WrittenCase:

@@ -1,0 +1,183 @@
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from clients.data.cache import Example, ExampleCache, example_key
+from clients.data.census import LabelledSeries
+from clients.data.labels import SegmentationHeader, SegmentName
+from clients.data.quarantine import Reason, Unusable
+from federation.config import LabelSource
+from federation.errors import DataError
+from federation.iodeep.architecture import Preprocessing
+
+SERIES = LabelledSeries(
+    study="1.1",
+    image_series="1.2",
+    image_instances=30,
+    seg_series="1.3",
+    seg_instance="1.4",
+    patient_id="P1",
+)
+LABELS = LabelSource(map={"inner structure": 1})
+PREPROCESSING = Preprocessing(spacing_mm=(1, 1, 1), size=(4, 5, 6))
+
+
+def example(key: str = "a" * 64, value: float = 1.0, edge: int = 6) -> Example:
+    return Example(
+        key=key,
+        image=torch.full((1, 4, 5, edge), value),
+        label=torch.ones((1, 4, 5, edge), dtype=torch.uint8),
+        spacing_mm=(1.0, 1.0, 1.5),
+    )
+
+
+def test_an_example_comes_back_as_it_was(tmp_path: Path) -> None:
+    cache = ExampleCache(tmp_path / "cache")
+    cache.write(example())
+
+    assert cache.verify("a" * 64)
+    read = cache.read("a" * 64)
+
+    assert torch.equal(read.image, example().image)
+    assert torch.equal(read.label, example().label)
+    assert (read.label.dtype, read.spacing_mm) == (torch.uint8, (1.0, 1.0, 1.5))
+    assert repr(read) == "Example(aaaaaaaaaaaa, (1, 4, 5, 6))"
+
+
+def test_changing_an_example_in_place_leaves_the_file_alone(tmp_path: Path) -> None:
+    cache = ExampleCache(tmp_path)
+    cache.write(example())
+
+    cache.read("a" * 64).image.add_(1)
+
+    assert torch.equal(cache.read("a" * 64).image, example().image)
+
+
+def test_everything_that_decides_the_voxels_is_in_the_key() -> None:
+    keys = [
+        example_key(SERIES, LABELS, PREPROCESSING),
+        example_key(replace(SERIES, seg_instance="1.5"), LABELS, PREPROCESSING),
+        example_key(replace(SERIES, image_series="1.5"), LABELS, PREPROCESSING),
+        example_key(replace(SERIES, image_instances=31), LABELS, PREPROCESSING),
+        example_key(SERIES, LabelSource(map={"inner structure": 2}), PREPROCESSING),
+        example_key(SERIES, LABELS, PREPROCESSING.model_copy(update={"intensity": "none"})),
+    ]
+
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_patient_is_not_in_the_key() -> None:
+    other = replace(SERIES, patient_id="P2")
+    assert example_key(SERIES, LABELS, PREPROCESSING) == example_key(other, LABELS, PREPROCESSING)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "garbage"])
+def test_a_damaged_example_is_removed(tmp_path: Path, damage: str) -> None:
+    cache = ExampleCache(tmp_path)
+    cache.write(example())
+    (path,) = tmp_path.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 0x10
+    path.write_bytes(
+        {
+            "truncate": path.read_bytes()[:-8],
+            "flip": bytes(content),
+            "empty": b"",
+            "garbage": os.urandom(500),
+        }[damage]
+    )
+
+    assert not cache.verify("a" * 64)
+    assert not path.exists()
+
+
+def test_an_example_that_vanishes_while_in_use_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="start again"):
+        ExampleCache(tmp_path).read("a" * 64)
+
+
+def test_a_verdict_is_remembered_until_the_software_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ExampleCache(tmp_path)
+    cache.remember("b" * 64, Unusable(Reason.SLICES_IRREGULAR, "slices are not equidistant"))
+
+    found = cache.verdict("b" * 64)
+    assert found is not None
+    assert (found.reason, str(found)) == (Reason.SLICES_IRREGULAR, "slices are not equidistant")
+    monkeypatch.setattr("clients.data.cache._FORMAT", "next")
+    assert cache.verdict("b" * 64) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"reason": "no-such-reason"}', b"\xff"])
+def test_a_damaged_verdict_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / f"{'b' * 64}.json").write_bytes(content)
+    (tmp_path / "segmentations.json").write_bytes(content)
+
+    assert ExampleCache(tmp_path).verdict("b" * 64) is None
+    assert ExampleCache(tmp_path).read_headers() == {}
+
+
+def test_headers_come_back_as_they_were(tmp_path: Path) -> None:
+    header = SegmentationHeader(
+        series=("1.2",), segments=(SegmentName(number=1, label="a", meaning="b"),)
+    )
+    cache = ExampleCache(tmp_path)
+
+    cache.write_headers({"1.4": header, "1.5": Unusable(Reason.SEGMENT_MISSING, "none")})
+
+    headers = cache.read_headers()
+    assert headers["1.4"] == header
+    assert isinstance(headers["1.5"], Unusable)
+    assert headers["1.5"].reason is Reason.SEGMENT_MISSING
+
+
+def _write_forever(folder: Path, value: float) -> None:
+    torch.set_num_threads(1)
+    cache = ExampleCache(folder)
+    large = example(value=value, edge=60_000)
+    while True:
+        cache.write(large)
+
+
+def test_a_kill_and_a_second_writer_leave_one_whole_example(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write_forever, args=(tmp_path, 2.0)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    while not list(tmp_path.glob("*.safetensors")):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    for writer in writers:
+        os.kill(writer.pid or 0, signal.SIGKILL)
+        writer.join()
+
+    cache = ExampleCache(tmp_path)
+
+    assert cache.verify("a" * 64)
+    assert torch.equal(cache.read("a" * 64).image, torch.full((1, 4, 5, 60_000), 2.0))
+
+
+def test_abandoned_files_are_removed_and_young_ones_kept(tmp_path: Path) -> None:
+    old, young = tmp_path / "old.part", tmp_path / "young.part"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    ExampleCache(tmp_path)
+
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("a file")
+
+    with pytest.raises(DataError, match="cannot be made"):
+        ExampleCache(tmp_path / "work/cache")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rfc8785
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from clients.data.census import Headers, LabelledSeries
@@ -84,7 +85,7 @@ class ExampleCache:
         if not path.exists():
             return False
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 sums = [_checksum(file.get_tensor(name)) for name in ("image", "label")]
                 if file.metadata()["checksums"] == json.dumps(sums):
                     return True
@@ -117,7 +118,7 @@ class ExampleCache:
         from safetensors.torch import save
 
         tensors = {"image": example.image, "label": example.label}
-        sums = [_checksum(tensor) for tensor in tensors.values()]
+        sums = [_checksum(tensor.numpy()) for tensor in tensors.values()]
         metadata = {
             "checksums": json.dumps(sums),
             "spacing_mm": json.dumps(example.spacing_mm),
@@ -188,8 +189,8 @@ class ExampleCache:
                     path.unlink()
 
 
-def _checksum(tensor: "torch.Tensor") -> int:
-    return zlib.crc32(tensor.numpy().data)
+def _checksum(array: NDArray[Any]) -> int:
+    return zlib.crc32(array.data)
 
 
 def _software() -> str:

@@ -4,8 +4,11 @@ pynetdicom's switches belong to the process; they are set here, once, for whoeve
 the gateway or the server.
 """
 
+import queue
 import socket
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from pydicom.uid import (
@@ -25,9 +28,12 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
 
 MAX_PDU_BYTES = 131072
 """The fastest of the sizes measured, against every archive tried."""
+
+_QUEUED_PDUS = 16
 
 TRANSFER_SYNTAXES: Sequence[str] = (
     ExplicitVRLittleEndian,
@@ -65,11 +71,50 @@ def application_entity(title: str, *, timeout_s: float) -> AE:
     return ae
 
 
-def send_at_once(event: evt.Event) -> None:
-    """Handler of EVT_CONN_OPEN: no waiting to fill packets (Nagle).
+def stream(event: evt.Event) -> None:
+    """Handler of EVT_CONN_OPEN: no waiting to fill packets, and no file piled up in memory.
 
-    A DIMSE message is two writes, command and data set; with the peer's delayed
-    acknowledgement, each question would otherwise take 40 ms for nothing.
+    A DIMSE message is two writes, command and data set; with Nagle's algorithm and the peer's
+    delayed acknowledgement, each question would take 40 ms for nothing. And pynetdicom reads a
+    file as fast as the disk gives it, into a queue without bound; here it waits for the network.
+    A peer that takes nothing for the network timeout is cut off, which ends the association.
     """
-    transport = cast(Any, event.assoc.dul.socket)
-    transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = _connection(event.assoc)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    waiting = event.assoc.dul.to_provider_queue
+    limit_s = event.assoc.network_timeout
+    put = waiting.put
+
+    def put_in_time(item: Any, block: bool = True, timeout: float | None = None) -> None:
+        try:
+            put(item, block, timeout or limit_s)
+        except queue.Full:
+            cut_off(event.assoc)
+
+    waiting.maxsize = _QUEUED_PDUS
+    waiting.put = put_in_time  # type: ignore[method-assign]
+
+
+def let_go(event: evt.Event) -> None:
+    """Handler of EVT_CONN_CLOSE: whoever still waits to send shall not wait any longer."""
+    waiting = event.assoc.dul.to_provider_queue
+    with waiting.mutex:
+        waiting.maxsize = sys.maxsize
+        waiting.not_full.notify_all()
+
+
+STREAMING: Sequence[tuple[Any, Any]] = (
+    (evt.EVT_CONN_OPEN, stream),
+    (evt.EVT_CONN_CLOSE, let_go),
+)
+"""The handlers that every association of ours has."""
+
+
+def cut_off(association: Association) -> None:
+    """End an association at once by its connection, whatever it is waiting for."""
+    with suppress(OSError, AttributeError):  # closed meanwhile
+        _connection(association).shutdown(socket.SHUT_RDWR)
+
+
+def _connection(association: Association) -> socket.socket:
+    return cast(socket.socket, cast(Any, association.dul.socket).socket)

@@ -27,9 +27,9 @@ from federation.errors import PacsError, PacsUnreachable, StorageError
 from federation.pacs.address import DimseAddress
 from federation.pacs.association import (
     MAX_PDU_BYTES,
+    STREAMING,
     TRANSFER_SYNTAXES,
     application_entity,
-    send_at_once,
 )
 from federation.pacs.gateway import Level
 from federation.pacs.matching import UIDS, matches_all
@@ -247,7 +247,7 @@ class DimseGateway:
             max_pdu=MAX_PDU_BYTES,
             ext_neg=roles,
             evt_handlers=[
-                (evt.EVT_CONN_OPEN, send_at_once),
+                *STREAMING,
                 (evt.EVT_C_STORE, self._on_store),
             ],
         )

@@ -11,8 +11,7 @@ from typing import Any, Self, cast
 
 from pydicom import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
-from pynetdicom.association import Association
+from pynetdicom import AllStoragePresentationContexts, build_context, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -24,9 +23,10 @@ from federation.errors import PacsError, StorageError
 from federation.pacs.address import check_ae_title
 from federation.pacs.archive import Archive, DuplicateError, NotStorable, StoredInstance
 from federation.pacs.association import (
+    STREAMING,
     TRANSFER_SYNTAXES,
     application_entity,
-    send_at_once,
+    cut_off,
 )
 from federation.pacs.gateway import Level
 from federation.pacs.matching import UIDS, text_of
@@ -64,10 +64,11 @@ class ArchiveServer:
     ) -> None:
         """Port 0 is any free one. Raises :class:`PacsError` where the port is in use."""
         self.archive = archive
+        self._closed = False
         self.ae_title = check_ae_title(ae_title)
         self._destinations = dict(destinations or {})
         archive.remove_leftovers()
-        ae = _streaming(application_entity(self.ae_title, timeout_s=TIMEOUT_S))
+        ae = application_entity(self.ae_title, timeout_s=TIMEOUT_S)
         ae.require_called_aet = True
         ae.maximum_associations = MAX_ASSOCIATIONS
         ae.add_supported_context(Verification)
@@ -82,7 +83,8 @@ class ArchiveServer:
                 scp_role=True,
             )
         handlers: list[Any] = [
-            (evt.EVT_CONN_OPEN, send_at_once),
+            *STREAMING,
+            (evt.EVT_ESTABLISHED, _send_from_files),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
             (evt.EVT_C_GET, self._on_get),
@@ -106,7 +108,12 @@ class ArchiveServer:
 
     def close(self) -> None:
         """Stop listening and end open associations. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
         self._server.shutdown()
+        for association in self._server.active_associations:
+            cut_off(association)
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +170,10 @@ class ArchiveServer:
         contexts = {(one.sop_class, one.transfer_syntax) for one in found}
         yield (
             *destination,
-            {"contexts": [build_context(*pair) for pair in sorted(contexts)]},
+            {
+                "contexts": [build_context(*pair) for pair in sorted(contexts)],
+                "evt_handlers": [*STREAMING, (evt.EVT_ESTABLISHED, _send_from_files)],
+            },
         )
         yield len(found)
         yield from _sent(found, event)
@@ -213,7 +223,6 @@ class _Stored(Dataset):
 
 
 def _sent(found: list[StoredInstance], event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-    _send_from_files(event.assoc)
     for instance in found:
         if event.is_cancelled:
             yield CANCEL, None
@@ -224,12 +233,13 @@ def _sent(found: list[StoredInstance], event: evt.Event) -> Iterator[tuple[int, 
         yield PENDING, stored
 
 
-def _send_from_files(association: Association) -> None:
-    """Let an association send a :class:`_Stored` from its file, piece by piece.
+def _send_from_files(event: evt.Event) -> None:
+    """Handler of EVT_ESTABLISHED: let the association send a :class:`_Stored` from its file.
 
     pynetdicom's retrieve services pass datasets to ``send_c_store``, which takes a path as
     well; in between they insist on a Dataset.
     """
+    association = event.assoc
     send = association.send_c_store
 
     def send_c_store(dataset: Any, *args: Any, **kwargs: Any) -> Dataset:
@@ -237,16 +247,3 @@ def _send_from_files(association: Association) -> None:
         return send(source, *args, **kwargs)
 
     association.send_c_store = send_c_store  # type: ignore[method-assign]
-
-
-def _streaming(ae: AE) -> AE:
-    """Let the associations that C-MOVE opens send from files, too."""
-    associate = ae.associate
-
-    def streaming_associate(*args: Any, **kwargs: Any) -> Association:
-        association = associate(*args, **kwargs)
-        _send_from_files(association)
-        return association
-
-    ae.associate = streaming_associate  # type: ignore[method-assign]
-    return ae

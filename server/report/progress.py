@@ -26,6 +26,7 @@ def show_import(outcomes: Iterable[Stored | Quarantined], cases: Mapping[str, Si
                     f"[yellow]{outcome.case.site}: {outcome.case.name} is left out "
                     f"({outcome.problem}): {outcome.detail}[/yellow]",
                     highlight=False,
+                    soft_wrap=True,
                 )
 
 
@@ -81,7 +82,8 @@ class LiveProgress:
                     self._task, description=f"round {version.round}: published {digest}"
                 )
             case Evaluated():
-                self._console.print(round_line(event, self._rounds), highlight=False)
+                line = round_line(event, self._rounds)
+                self._console.print(line, highlight=False, soft_wrap=True)
 
     def _answered(self, event: Answered) -> None:
         self._progress.advance(self._task)
@@ -93,6 +95,7 @@ class LiveProgress:
                 f"[yellow]round {event.round}: {event.site} does not count "
                 f"({event.work}): {event.problem}[/yellow]",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def _describe(self, round: int, work: str, site: str) -> None:

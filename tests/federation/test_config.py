@@ -68,7 +68,9 @@ def digest_with(*overrides: str) -> str:
     return read_experiment(CONFIGS / "phantom.toml", overrides).digest
 
 
-@pytest.mark.parametrize("override", ["seed=9", "rounds=9", "training.epochs=9", "model.line=MR/brain/-/x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "override", ["seed=9", "rounds=9", "training.epochs=9", "model.line=MR/brain/-/x"]
+)
 def test_the_digest_covers_what_decides_the_result(override: str) -> None:
     assert digest_with(override) != digest_with()
 

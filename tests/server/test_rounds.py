@@ -111,9 +111,7 @@ def experiment(rounds: int = 1, quorum: int = 3) -> Experiment:
 def go(sites: Sites, registry: Registry, plan: Experiment) -> tuple[VersionManifest, list[Event]]:
     events: list[Event] = []
     grid = InProcessGrid(sites.app, {name: {"name": name} for name in "ABCD"})
-    rounds = Rounds(
-        plan, grid=grid, registry=registry, branch=BRANCH, observers=(events.append,)
-    )
+    rounds = Rounds(plan, grid=grid, registry=registry, branch=BRANCH, observers=(events.append,))
     return rounds.run(), events
 
 
@@ -243,9 +241,7 @@ def test_a_site_that_did_not_get_a_version_gets_it_before_it_trains(registry: Re
     assert sites.asked.count(("evaluate", "D", 0)) == 2
 
 
-def test_a_late_answer_does_not_count(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_answer_does_not_count(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     import federation.grid
 
     sites = Sites()

@@ -1,16 +1,20 @@
 """Which architectures are built, to what shapes, and which are refused before anything is."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from federation.config import read_experiment
 from federation.errors import ModelError
 from federation.iodeep.architecture import Architecture
 from federation.networks import build_network, check_volume, count_parameters
 from federation.networks.arguments import NETWORKS, keywords, read_arguments
 from federation.networks.build import _CLASSES
+
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 UNET: dict[str, Any] = {
     "spatial_dims": 3,
@@ -172,6 +176,14 @@ def test_check_volume_refuses_an_output_of_another_size():
     described = architecture(**{**UNET, "channels": [4, 8], "strides": [2]})
     with pytest.raises(ModelError, match="turns volumes of"):
         check_volume(described, (15, 16, 16))
+
+
+@pytest.mark.parametrize("document", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_experiments_can_be_built(document):
+    model = read_experiment(document).model
+    assert model.architecture
+    assert model.preprocessing
+    check_volume(model.architecture, model.preprocessing.size)
 
 
 def test_every_listed_network_has_a_class_with_exactly_these_arguments():

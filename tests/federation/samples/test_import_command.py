@@ -7,14 +7,13 @@ from typer.testing import CliRunner
 
 from federation.commands.imports import register
 from federation.errors import ConfigError
-from federation.pacs import open_gateway
+from federation.pacs import Archive, open_gateway
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> str:
-    folder = tmp_path / "pacs"
-    folder.mkdir()
-    return f"folder:{folder}"
+    Archive(tmp_path / "pacs").close()
+    return f"folder:{tmp_path / 'pacs'}"
 
 
 @pytest.fixture

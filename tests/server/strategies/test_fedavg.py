@@ -28,7 +28,8 @@ def average(*updates: tuple[dict[str, Tensor], int]) -> dict[str, Tensor]:
 
 
 def test_the_mean_is_weighted_by_examples() -> None:
-    result = average(({"w": f32(1, 10), "count": i64(9)}, 1), ({"w": f32(4, 0), "count": i64(9)}, 3))
+    one, three = {"w": f32(1, 10), "count": i64(9)}, {"w": f32(4, 0), "count": i64(9)}
+    result = average((one, 1), (three, 3))
     np.testing.assert_array_equal(as_float64(result["w"]), [(1 + 3 * 4) / 4, 10 / 4])
 
 

@@ -1,0 +1,72 @@
+"""An embedded archive on a free loopback port, and instances to put into it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with Archive(tmp_path / "archive") as archive:
+        yield archive
+
+
+@pytest.fixture
+def server(archive: Archive) -> Iterator[ArchiveServer]:
+    with ArchiveServer(archive, ae_title="PEER") as server:
+        yield server
+
+
+@pytest.fixture(params=["dimse", "folder"])
+def gateway(
+    request: pytest.FixtureRequest, archive: Archive, server: ArchiveServer
+) -> Iterator[Gateway]:
+    """The same archive over associations and straight."""
+    address = server.address if request.param == "dimse" else f"folder:{archive.folder}"
+    with open_gateway(address) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Writes a small MR instance; attributes can be given by keyword."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+
+    def make(**attributes: object) -> Path:
+        ds = Dataset()
+        ds.SOPClassUID = MRImageStorage
+        ds.SOPInstanceUID = generate_uid()
+        ds.StudyInstanceUID = "1.2.3.1"
+        ds.SeriesInstanceUID = "1.2.3.1.1"
+        ds.PatientID = "P1"
+        ds.PatientName = "Test^Person"
+        ds.StudyDate = "20200102"
+        ds.Modality = "MR"
+        ds.SeriesNumber = 1
+        ds.InstanceNumber = 1
+        ds.Rows = ds.Columns = 8
+        ds.BitsAllocated = ds.BitsStored = 16
+        ds.HighBit = 15
+        ds.PixelRepresentation = 0
+        ds.SamplesPerPixel = 1
+        ds.PhotometricInterpretation = "MONOCHROME2"
+        ds.PixelData = np.arange(64, dtype="<u2").tobytes()
+        for keyword, value in attributes.items():
+            setattr(ds, keyword, value)
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        path = folder / f"{ds.SOPInstanceUID}.dcm"
+        ds.save_as(path, enforce_file_format=True)
+        return path
+
+    return make

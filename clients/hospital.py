@@ -1,17 +1,16 @@
 """A hospital's two archives, opened: its models and its labelled images."""
 
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
 from clients.data import LabelledData, load_examples
+from federation.closing import Closing
 from federation.config import Site
 from federation.iodeep.manifest import VersionManifest
 from federation.pacs import Gateway, open_gateway
 from federation.registry import Registry
 
 
-class Hospital:
+class Hospital(Closing):
     """A site while its archives are open. Close it, or use it as a context manager."""
 
     def __init__(self, site: Site) -> None:
@@ -29,17 +28,6 @@ class Hospital:
     def close(self) -> None:
         """Release the archives. Closing twice is harmless."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open(self, address: str) -> Gateway:
         return self._stack.enter_context(open_gateway(address))

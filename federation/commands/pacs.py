@@ -1,7 +1,6 @@
 """``iodeep pacs``: a small archive to run, and questions to any archive."""
 
 import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -37,15 +36,16 @@ def serve(
     """Serve a folder as a PACS until Ctrl-C: C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE."""
     from federation.pacs import Archive, ArchiveServer
 
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    # Blocked in every thread that is started from here, and waited for in this one: a signal
+    # that the kernel hands to another thread would not wake it.
+    asked_to_end = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked_to_end)
     with (
         Archive(folder) as archive,
         ArchiveServer(archive, ae_title=ae_title, host=host, port=port) as server,
     ):
         typer.echo(server.address)
-        stop.wait()
+        signal.sigwait(asked_to_end)
 
 
 def echo(address: Address) -> None:

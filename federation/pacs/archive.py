@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pynetdicom.dsutils import split_dataset
 
+from federation.closing import Closing
 from federation.errors import PacsError, StorageError
 from federation.pacs.gateway import Level
 from federation.pacs.matching import UIDS, matches, text_of
@@ -101,7 +101,7 @@ class NotStorable(StorageError):
     """The data set cannot be understood as a composite instance."""
 
 
-class Archive:
+class Archive(Closing):
     """A folder with an embedded PACS in it. Close it, or use it as a context manager.
 
     May be open in several processes and used from several threads at once.
@@ -287,17 +287,6 @@ class Archive:
         """Close the index. Closing twice is harmless."""
         with self._lock:
             self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _read_row(path: Path) -> dict[str, str]:

@@ -5,8 +5,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from pydicom import Dataset
 from pydicom.uid import UID, RawDataStorage
@@ -23,6 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 from pynetdicom.status import code_to_category
 
+from federation.closing import Closing
 from federation.errors import PacsError, PacsUnreachable, StorageError
 from federation.pacs.address import DimseAddress
 from federation.pacs.association import (
@@ -58,7 +58,7 @@ _REJECTIONS = {
 }
 
 
-class DimseGateway:
+class DimseGateway(Closing):
     """An archive over DICOM associations. Close it, or use it as a context manager.
 
     An association is opened when first needed, kept, and opened anew once where the archive
@@ -150,17 +150,6 @@ class DimseGateway:
         if self._association is not None and self._association.is_established:
             self._association.release()
         self._association = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- storing and receiving ------------------------------------------------------------
 

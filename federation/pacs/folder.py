@@ -3,18 +3,17 @@
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from pydicom import Dataset
 
+from federation.closing import Closing
 from federation.errors import PacsError
 from federation.pacs.address import FolderAddress
 from federation.pacs.archive import Archive
 from federation.pacs.gateway import Level
 
 
-class FolderGateway:
+class FolderGateway(Closing):
     """An archive's files, also while a server answers for them. Close it, or use ``with``."""
 
     def __init__(self, address: FolderAddress) -> None:
@@ -56,14 +55,3 @@ class FolderGateway:
 
     def close(self) -> None:
         self._archive.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

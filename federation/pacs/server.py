@@ -6,8 +6,7 @@ Instances stream between the association and the archive's files in both directi
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -19,6 +18,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     Verification,
 )
 
+from federation.closing import Closing
 from federation.errors import PacsError, StorageError
 from federation.pacs.address import check_ae_title
 from federation.pacs.archive import Archive, DuplicateError, NotStorable, StoredInstance
@@ -47,7 +47,7 @@ CANNOT_UNDERSTAND = 0xC000
 _log = logging.getLogger("iodeep.pacs")
 
 
-class ArchiveServer:
+class ArchiveServer(Closing):
     """An archive answering at an address. Close it, or use it as a context manager.
 
     destinations: the application entities that C-MOVE may send to, by title: host and port
@@ -114,17 +114,6 @@ class ArchiveServer:
         self._server.shutdown()
         for association in self._server.active_associations:
             cut_off(association)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- what is asked --------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,25 +82,6 @@ def slices(array: NDArray[np.generic], affine: NDArray[np.float64], plane: Plane
             matrix[:3, dimension] *= -1
             pixels = np.flip(pixels, dimension)
     return Slices(pixels=np.ascontiguousarray(pixels), affine=matrix)
-
-
-def write_case(case: Case, folder: Path) -> list[Path]:
-    """Write a case's MR series and SEG into ``folder``; the SEG is the last file.
-
-    Raises :class:`UnusableCase` for a problem of the case, before anything is written.
-    """
-    from federation.samples.segmentation import segmentation  # highdicom is slow to import
-
-    image = case.read()
-    digest = _digest(case, image)
-    series = mr_series(case, image, digest)
-    seg = segmentation(case, image, series, digest)
-    paths = []
-    for number, dataset in enumerate([*series, seg], start=1):
-        path = folder / f"{number:04d}.dcm"
-        dataset.save_as(path, enforce_file_format=True)
-        paths.append(path)
-    return paths
 
 
 def mr_series(case: Case, image: LabelledImage, digest: str) -> list[Dataset]:
@@ -219,7 +199,7 @@ def _display_range(pixels: NDArray[np.generic]) -> Sequence[float]:
     return [float(v) for v in np.percentile(values, [1, 99])] if values.size else [0.0, 1.0]
 
 
-def _digest(case: Case, image: LabelledImage) -> str:
+def content_digest(case: Case, image: LabelledImage) -> str:
     """SHA-256 over all that decides the bytes of the case's files."""
     words = (case.collection, case.site, case.name, case.patient_id, case.study, case.plane)
     digest = hashlib.sha256(repr((*words, case.series_number, case.anatomy)).encode())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from federation.pacs.gateway import Gateway
 from federation.samples.case import Case, Problem, UnusableCase
-from federation.samples.dicom import write_case
+from federation.samples.dicom import content_digest, mr_series
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,3 +43,22 @@ def import_cases(cases: Iterable[Case], gateway: Gateway) -> Iterator[Stored | Q
                 continue
             gateway.store(paths)
         yield Stored(case=case, instances=len(paths))
+
+
+def write_case(case: Case, folder: Path) -> list[Path]:
+    """Write a case's MR series and SEG into ``folder``; the SEG is the last file.
+
+    Raises :class:`UnusableCase` for a problem of the case, before anything is written.
+    """
+    from federation.samples.segmentation import segmentation  # highdicom is slow to import
+
+    image = case.read()
+    digest = content_digest(case, image)
+    series = mr_series(case, image, digest)
+    seg = segmentation(case, image, series, digest)
+    paths = []
+    for number, dataset in enumerate([*series, seg], start=1):
+        path = folder / f"{number:04d}.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths

@@ -13,7 +13,8 @@ from pydicom import Dataset
 from federation.config import Archives, DataTable, LabelSource, Site, Split
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from federation.samples.case import Case, LabelledImage
-from federation.samples.dicom import slices, write_case
+from federation.samples.dicom import slices
+from federation.samples.importer import write_case
 from federation.samples.phantom import phantom_cases
 
 DATA = Path(__file__).parents[3] / "../shared/data"

@@ -10,7 +10,8 @@ import pytest
 
 from federation.samples import phantom_cases, read_manifest
 from federation.samples.case import Case, LabelledImage, Plane, Problem, UnusableCase
-from federation.samples.dicom import decimal, slices, write_case
+from federation.samples.dicom import decimal, slices
+from federation.samples.importer import write_case
 
 PLANES = ("axial", "coronal", "sagittal")
 

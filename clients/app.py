@@ -55,7 +55,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     request = unpack(content, TrainRequest)
     with Hospital(site) as hospital:
         version = hospital.registry.resolve(
-            request.line, request.start_branch, request.start_round, request.start
+            request.line, request.branch, request.start_round, request.start
         )
         with hospital.registry.pull(version) as record:
             trainer = _trainer(record, request.training)

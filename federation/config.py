@@ -38,13 +38,12 @@ T = TypeVar("T", bound=Value)
 
 
 class ModelTable(Value):
-    """``[model]``: the line, what its outputs mean, and either a network or a start."""
+    """``[model]``: the line, what its outputs mean, the network and what it takes."""
 
     line: str
     labels: dict[PositiveInt, str]
-    architecture: Architecture | None = None
-    preprocessing: Preprocessing | None = None
-    start: str | None = None
+    architecture: Architecture
+    preprocessing: Preprocessing
 
     @model_validator(mode="before")
     @classmethod
@@ -60,8 +59,6 @@ class ModelTable(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         Line.parse(self.line)
-        if self.start is None and (self.architecture is None or self.preprocessing is None):
-            raise ValueError("needs [model.architecture] and [model.preprocessing], or start")
         if sorted(self.labels) != list(range(1, len(self.labels) + 1)):
             raise ValueError("labels are numbered 1, 2, 3 … without gaps")
         return self

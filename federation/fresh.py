@@ -3,7 +3,6 @@
 import secrets
 
 from federation.config import Experiment
-from federation.errors import ConfigError
 from federation.iodeep.codec import Chunks, describe_weights
 from federation.iodeep.manifest import Lineage, OutputLabel, VersionManifest
 from federation.networks import build_network, check_volume, tensors_of
@@ -19,13 +18,10 @@ def new_branch(name: str) -> str:
 def fresh_version(experiment: Experiment, branch: str) -> tuple[VersionManifest, list[Chunks]]:
     """Round 0 of a branch: the experiment's network, initialised from its seed.
 
-    Raises :class:`ConfigError` where the experiment names a start instead of a network, and
-    :class:`~federation.errors.ModelError` where the network cannot be built, or does not take
-    volumes of the preprocessing's size.
+    Raises :class:`~federation.errors.ModelError` where the network cannot be built, or does not
+    take volumes of the preprocessing's size.
     """
     model = experiment.model
-    if model.architecture is None or model.preprocessing is None:
-        raise ConfigError("the experiment names a start; a fresh version needs an architecture")
     check_volume(model.architecture, model.preprocessing.size)
     network = build_network(model.architecture, seed=experiment.seed)
     weights, parts = describe_weights(tensors_of(network))

@@ -42,16 +42,18 @@ _SERIALIZATION = "iodeep.raw"
 
 
 class TrainRequest(Value):
-    """Train from a version that the site has; make its contribution to ``round``."""
+    """Train from a version that the site has; make its contribution to ``round``.
+
+    start: the version, which lies on ``branch`` of ``line`` as round ``start_round``
+    """
 
     line: Line
     branch: Branch
+    start: Reference
+    start_round: NonNegativeInt
     round: PositiveInt
     rounds: PositiveInt
     seed: NonNegativeInt
-    start: Reference
-    start_branch: Branch
-    start_round: NonNegativeInt
     training: TrainingTable
 
 

@@ -140,19 +140,6 @@ class Registry:
             if isinstance(entry.manifest, EvaluationManifest)
         ]
 
-    def find_version(self, uid: str) -> VersionManifest:
-        """The version whose manifest has this SOP Instance UID. Raises RegistryError."""
-        for branch in self.branches():
-            for series in self._series(branch.study_uid):
-                entry = self._entry(branch.study_uid, series)
-                if (
-                    entry
-                    and entry.manifest.uid == uid
-                    and isinstance(entry.manifest, VersionManifest)
-                ):
-                    return entry.manifest
-        raise RegistryError(f"no version {uid} is in {self._gateway.address}")
-
     # --- reading whole --------------------------------------------------------------------
 
     @contextmanager

@@ -83,8 +83,6 @@ class Rounds:
         return version
 
     def _start(self) -> VersionManifest:
-        if self._experiment.model.start is not None:
-            return self._registry.find_version(self._experiment.model.start)
         manifest, parts = fresh_version(self._experiment, self._branch)
         self._registry.publish(manifest, parts)
         return manifest
@@ -97,13 +95,12 @@ class Rounds:
         problems = self._deliver_again(record, round)
         request = TrainRequest(
             line=start.line,
-            branch=self._branch,
+            branch=start.branch,
+            start=start.reference,
+            start_round=start.round,
             round=round,
             rounds=self._experiment.rounds,
             seed=self._experiment.seed,
-            start=start.reference,
-            start_branch=start.branch,
-            start_round=start.round,
             training=self._experiment.training,
         )
         tensors = record.tensors()

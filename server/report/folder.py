@@ -45,11 +45,11 @@ class RunFolder:
 
     def _write_experiment(self, experiment: Experiment, version: VersionManifest) -> None:
         document = experiment.model_dump(mode="json", exclude_none=True)
-        if (architecture := document["model"].get("architecture")) is not None:
-            document["model"]["architecture"] = {
-                "network": architecture["network"],
-                **architecture["arguments"],
-            }
+        architecture = document["model"].pop("architecture")
+        document["model"]["architecture"] = {
+            "network": architecture["network"],
+            **architecture["arguments"],
+        }
         (self.path / "config.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
         facts = {
             "name": experiment.name,

@@ -269,15 +269,6 @@ def test_a_node_that_is_not_connected_is_named(registry: Registry) -> None:
     assert problems == {"D": "it is not connected"}
 
 
-def test_a_run_starts_from_the_version_its_config_names(registry: Registry) -> None:
-    start, _ = go(Sites(), registry, experiment())
-    plan = read_experiment(CONFIGS / "phantom.toml", [f"model.start={start.uid}", "rounds=1"])
-    grid = InProcessGrid(Sites().app, {name: {"name": name} for name in "ABCD"})
-    version = Rounds(plan, grid=grid, registry=registry, branch="second-run").run()
-    assert version.branch == "second-run"
-    assert version.lineage.parent == start.reference
-
-
 def test_an_empty_message_from_a_site_does_not_count(registry: Registry) -> None:
     sites = Sites()
     sites.app = ClientApp()

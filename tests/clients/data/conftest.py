@@ -17,7 +17,6 @@ from federation.samples.dicom import slices
 from federation.samples.importer import write_case
 from federation.samples.phantom import phantom_cases
 
-DATA = Path(__file__).parents[3] / "../shared/data"
 SEGMENTS = {"inner structure": 1, "outer structure": 2}
 
 
@@ -43,19 +42,6 @@ class WrittenCase:
 def written(tmp_path: Path) -> WrittenCase:
     """A phantom of site B: a sagittal series with a Rescale Slope."""
     return write(phantom_cases("B", 1, 0)[0], tmp_path / "written")
-
-
-@pytest.fixture
-def shared_data() -> Callable[[str], Path]:
-    """A folder of ``../shared/data``; the test is skipped where it is absent."""
-
-    def folder(name: str) -> Path:
-        path = DATA / name
-        if not path.is_dir():
-            pytest.skip(f"../shared/data/{name} is absent")
-        return path
-
-    return folder
 
 
 @pytest.fixture

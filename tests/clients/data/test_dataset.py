@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from federation.samples import import_cases, phantom_cases, read_manifest
 from federation.samples.case import Case, Plane
 from federation.samples.phantom import SHAPE
 from tests.clients.data.conftest import WrittenCase, edit, write
+from tests.peers import shared_data
 
 LINE = Line.parse("MR/brain/-/phantom")
 AS_STORED = Preprocessing(spacing_mm=(1, 1, 1), intensity="none", size=SHAPE)
@@ -63,7 +63,7 @@ def test_examples_are_the_phantoms_after_undoing_the_orientation(
     ("plane", "sites"), [("axial", "AD"), ("coronal", "BC"), ("sagittal", "AC")]
 )
 def test_real_cases_come_out_of_the_archive_exactly(
-    gateway: Gateway, site: Site, shared_data: Callable[[str], Path], plane: Plane, sites: str
+    gateway: Gateway, site: Site, plane: Plane, sites: str
 ) -> None:
     by_site = {case.site: case for case in read_manifest(shared_data("hippocampus"))}
     cases = [dataclasses.replace(by_site[name], plane=plane) for name in sites]

@@ -14,6 +14,7 @@ from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import read_volume
 from federation.samples.phantom import phantom_cases
 from tests.clients.data.conftest import SEGMENTS, WrittenCase, edit, write
+from tests.peers import shared_data
 
 
 @pytest.mark.parametrize("site", list("ABCD"))
@@ -35,7 +36,7 @@ def test_labels_are_those_of_the_phantom(site: str, tmp_path: Path) -> None:
     ],
 )
 def test_other_makers_labels_equal_theirs_voxel_for_voxel(
-    folder: str, seg: str, expected: str, shared_data: Callable[[str], Path]
+    folder: str, seg: str, expected: str
 ) -> None:
     home = shared_data(f"interop/{folder}")
     volume = read_volume([p for p in home.glob("*.dcm") if not p.name.startswith("seg")])
@@ -47,7 +48,7 @@ def test_other_makers_labels_equal_theirs_voxel_for_voxel(
     assert labels.any()
 
 
-def test_one_bit_rle_fails_cleanly(shared_data: Callable[[str], Path]) -> None:
+def test_one_bit_rle_fails_cleanly() -> None:
     home = shared_data("interop/01-ct-liver-seg")
     volume = read_volume(sorted(home.glob("0*.dcm")))
 

@@ -14,6 +14,7 @@ from clients.data.volumes import LPS_TO_RAS, read_volume
 from federation.samples.dicom import slices
 from federation.samples.phantom import phantom_cases
 from tests.clients.data.conftest import WrittenCase, edit, write
+from tests.peers import shared_data
 
 
 @pytest.mark.parametrize("site", list("ABCD"))
@@ -167,9 +168,7 @@ def test_a_codec_that_is_not_installed_is_no_crash(written: WrittenCase) -> None
 
 
 @pytest.mark.parametrize("folder", ["01-ct-liver-seg", "02-ct-nonsquare-seg-labelmap"])
-def test_other_makers_series_equal_highdicoms_reading(
-    folder: str, shared_data: Callable[[str], Path]
-) -> None:
+def test_other_makers_series_equal_highdicoms_reading(folder: str) -> None:
     paths = _images(shared_data(f"interop/{folder}"))
 
     volume = read_volume(paths)
@@ -179,7 +178,7 @@ def test_other_makers_series_equal_highdicoms_reading(
     assert np.array_equal(other.match_geometry(own).array, volume.voxels)
 
 
-def test_slices_that_are_not_equidistant_are_refused(shared_data: Callable[[str], Path]) -> None:
+def test_slices_that_are_not_equidistant_are_refused() -> None:
     with pytest.raises(Unusable) as refused:
         read_volume(_images(shared_data("interop/03-ct-16x16-seg-overlap")))
     assert refused.value.reason is Reason.SLICES_IRREGULAR

@@ -284,14 +284,17 @@ def test_serving_at_a_port_in_use_is_one_sentence(server: ArchiveServer, tmp_pat
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    "kills", [5, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+)
 def test_a_kill_loses_nothing_acknowledged_and_shows_nothing_else(
-    make: Make, tmp_path: Path
+    make: Make, tmp_path: Path, kills: int
 ) -> None:
-    """Killed five times at random moments while one client stores."""
+    """Killed at random moments while one client stores."""
     draw = random.Random(1)
     acknowledged: list[str] = []
     sent: set[str] = set()
-    for _ in range(5):
+    for _ in range(kills):
         process = serve(tmp_path / "killed")
         address = address_of(process)
         killer = threading.Timer(draw.uniform(0.05, 0.6), process.kill)

@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 
 from federation.samples.decathlon import COLUMNS
-
-DATA = Path(__file__).parents[3] / "../shared/data"
+from tests.peers import shared_data
 
 
 @pytest.fixture
 def hippocampus() -> Path:
     """The folder of real cases; the test is skipped where it is absent."""
-    return _folder("hippocampus")
+    return shared_data("hippocampus")
 
 
 @pytest.fixture
 def hippocampus_bad() -> Path:
     """Real files that are wrong in their source: a lost label, a lost image, a foreign label."""
-    return _folder("hippocampus-bad")
+    return shared_data("hippocampus-bad")
 
 
 @pytest.fixture
@@ -63,10 +62,3 @@ def write_manifest(folder: Path, rows: list[Mapping[str, str]]) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _folder(name: str) -> Path:
-    folder = DATA / name
-    if not folder.is_dir():
-        pytest.skip(f"../shared/data/{name} is absent")
-    return folder

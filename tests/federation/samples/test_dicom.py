@@ -1,5 +1,4 @@
 import dataclasses
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from federation.samples import phantom_cases, read_manifest
 from federation.samples.case import Case, LabelledImage, Plane, Problem, UnusableCase
 from federation.samples.dicom import decimal, slices
 from federation.samples.importer import write_case
+from tests.peers import peer
 
 PLANES = ("axial", "coronal", "sagittal")
 
@@ -138,9 +138,7 @@ def test_segments_are_coded_and_refer_to_their_images(hippocampus: Path, tmp_pat
 def test_a_validator_finds_no_error(
     source: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    validator = shutil.which("dciodvfy")
-    if validator is None:
-        pytest.skip("dciodvfy (dicom3tools) is not installed")
+    validator = peer("dciodvfy")
     if source == "phantom":
         case = phantom_cases("B", 1, 0)[0]
     else:

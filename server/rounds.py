@@ -125,7 +125,7 @@ class Rounds:
                 )
             )
 
-        sites = [site for site in self._experiment.federation.sites if site in self._receipts]
+        sites = [site for site in self._experiment.federation.sites if self._has(site, start)]
         problems |= self._ask(MessageType.TRAIN, pack(request), sites, round, accept)
         self._check_quorum([receipt.site for receipt in receipts], problems, round, "trained")
         weights, parts = describe_weights(strategy.finish())
@@ -151,12 +151,16 @@ class Rounds:
         lacking = [
             site
             for site in self._experiment.federation.sites
-            if self._receipts.get(site) != record.manifest.reference
+            if not self._has(site, record.version)
         ]
         if not lacking:
             return {}
         _, problems = self._collect_evaluations(record, lacking, round)
         return problems
+
+    def _has(self, site: str, version: VersionManifest) -> bool:
+        """Whether a site has given a storage receipt for this very version."""
+        return self._receipts.get(site) == version.reference
 
     # --- evaluating -----------------------------------------------------------------------
 
@@ -204,7 +208,6 @@ class Rounds:
         answers: dict[str, EvaluateAnswer] = {}
 
         def accept(site: str, content: RecordDict) -> None:
-            self._receipts.pop(site, None)
             answer = unpack_answer(content, site, EvaluateAnswer)
             receipt = (answer.stored, answer.weights_digest)
             if receipt != (version.reference, version.weights.digest):

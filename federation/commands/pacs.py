@@ -29,7 +29,9 @@ def register(cli: typer.Typer) -> None:
 
 def serve(
     folder: Annotated[Path, typer.Argument(help="The archive's folder; made where it is new.")],
-    port: Annotated[int, typer.Option(help="Where to listen; 0 takes any free port.")] = 11112,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes any free port.")
+    ] = 11112,
     ae_title: Annotated[str, typer.Option(help="The archive's AE title.")] = "IODEEP",
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
 ) -> None:

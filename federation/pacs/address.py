@@ -1,6 +1,6 @@
 """One notation for every archive.
 
-``dimse://CALLED@host:port?calling=AE``   DICOM associations
+``dimse://CALLED@host:port?calling=AE``   DICOM associations; unusual characters as %XX
 ``folder:PATH``                           the files of an embedded archive, without a network
 """
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from federation.errors import ConfigError
 
@@ -34,23 +34,25 @@ class DimseAddress:
             port = parts.port
         except ValueError as error:
             raise _unreadable(text, str(error)) from None
-        if parts.scheme != "dimse" or parts.username is None or not parts.hostname or port is None:
+        if parts.scheme != "dimse" or parts.username is None or not parts.hostname or not port:
             raise _unreadable(text, "title, host and port are all needed")
+        if parts.password is not None or parts.path or parts.fragment:
+            raise _unreadable(text, "there is more in it than title, host, port and options")
         options = parse_qs(parts.query, keep_blank_values=True)
         if unknown := sorted(options.keys() - {"calling"}):
             raise _unreadable(text, f"unknown option {unknown[0]!r}")
         calling = options.get("calling", [DEFAULT_CALLING])[-1]
         return cls(
-            called=check_ae_title(parts.username),
+            called=check_ae_title(unquote(parts.username)),
             host=parts.hostname,
             port=port,
             calling=check_ae_title(calling),
         )
 
     def __str__(self) -> str:
-        suffix = "" if self.calling == DEFAULT_CALLING else f"?calling={self.calling}"
+        suffix = "" if self.calling == DEFAULT_CALLING else f"?calling={_quoted(self.calling)}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"dimse://{self.called}@{host}:{self.port}{suffix}"
+        return f"dimse://{_quoted(self.called)}@{host}:{self.port}{suffix}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +79,11 @@ def check_ae_title(title: str) -> str:
             f"{title!r} is no AE title: 1 to 16 printable ASCII characters without backslash"
         )
     return title
+
+
+def _quoted(title: str) -> str:
+    """AE titles may hold what separates the parts of an address."""
+    return quote(title, safe="")
 
 
 def _unreadable(text: str, why: str) -> ConfigError:

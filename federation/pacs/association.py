@@ -30,8 +30,13 @@ from pydicom.uid import (
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 
+from federation.pacs.receiving import discard_unfinished
+
 MAX_PDU_BYTES = 131072
 """The fastest of the sizes measured, against every archive tried."""
+
+MAX_CONTEXTS = 128
+"""Of one association: their identifiers are the odd numbers to 255 (PS3.8 Section 9.3.2)."""
 
 _QUEUED_PDUS = 16
 
@@ -106,6 +111,7 @@ def let_go(event: evt.Event) -> None:
 STREAMING: Sequence[tuple[Any, Any]] = (
     (evt.EVT_CONN_OPEN, stream),
     (evt.EVT_CONN_CLOSE, let_go),
+    (evt.EVT_CONN_CLOSE, discard_unfinished),
 )
 """The handlers that every association of ours has."""
 

@@ -7,10 +7,14 @@ from pathlib import Path
 from pydicom import Dataset
 
 from federation.closing import Closing
-from federation.errors import PacsError
+from federation.errors import PacsError, StorageError
 from federation.pacs.address import FolderAddress
 from federation.pacs.archive import Archive
 from federation.pacs.gateway import Level
+from federation.pacs.matching import check_keys, check_uids
+from federation.pacs.receiving import IncomingFile
+
+_COPY_BYTES = 2**20
 
 
 class FolderGateway(Closing):
@@ -26,27 +30,31 @@ class FolderGateway(Closing):
         return str(self._address)
 
     def echo(self) -> None:
-        self._archive.find("STUDY", {})
+        self._archive.find("STUDY", {"StudyInstanceUID": "1.0"})
 
     def find(self, level: Level, keys: Mapping[str, str]) -> list[Dataset]:
+        check_keys(level, keys)
         return self._archive.find(level, keys)
 
     def fetch(
         self, folder: Path, *, study: str, series: str, instance: str | None = None
     ) -> list[Path]:
+        check_uids(study, series, *([] if instance is None else [instance]))
         found = self._archive.instances(study=study, series=series, instance=instance or "")
         if not found:
-            raise PacsError(f"series {series} is not in {self.address}")
-        paths = []
-        for one in found:
-            target = folder / one.path.name
-            try:
-                shutil.copyfile(one.path, target)
-            except OSError as error:
-                raise PacsError(
-                    f"instance {one.uid} of {self.address} cannot be read: {error.strerror}"
-                ) from error
-            paths.append(target)
+            what = f"series {series}" if instance is None else f"instance {instance}"
+            raise PacsError(f"{what} is not in {self.address}")
+        paths: list[Path] = []
+        try:
+            for one in found:
+                paths.append(_copy(one.path, folder))
+        except OSError as error:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            raise StorageError(
+                f"series {series} of {self.address} cannot be copied to {folder}: "
+                f"{error.strerror}. Is the folder there, and room in it?"
+            ) from error
         return paths
 
     def store(self, paths: Iterable[Path]) -> None:
@@ -55,3 +63,11 @@ class FolderGateway(Closing):
 
     def close(self) -> None:
         self._archive.close()
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    target = folder / path.name
+    with path.open("rb") as stored, IncomingFile(folder) as copy:
+        shutil.copyfileobj(stored, copy, _COPY_BYTES)
+        copy.move(target)
+    return target

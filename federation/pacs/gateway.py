@@ -33,8 +33,11 @@ class Gateway(Protocol):
 
         ``keys`` maps attribute keywords to values; ``""`` asks for the attribute without
         matching it, ``*`` and ``?`` are wildcards. SERIES needs ``StudyInstanceUID``, IMAGE
-        needs ``SeriesInstanceUID`` too. Every answer matches the keys (filtered again here:
-        archives ignore keys they do not support) and each UID of the level occurs once.
+        needs ``SeriesInstanceUID`` too. Each UID of the level occurs once, and every answer is
+        filtered again here, as archives ignore keys they do not support; only an attribute
+        that an archive does not even return cannot be checked. Raises
+        :class:`~federation.errors.ConfigError` for a key that is no keyword or cannot be
+        matched.
         """
 
     def fetch(
@@ -42,8 +45,10 @@ class Gateway(Protocol):
     ) -> list[Path]:
         """Write a series (or one instance of it) as Part 10 files into ``folder``.
 
-        Returns the files' paths. Nothing is held in memory: instances stream to disk.
-        Raises :class:`PacsError` unless every instance that the archive announced arrived.
+        ``folder`` must be there. Returns the files' paths. Nothing is held in memory: instances
+        stream to disk, each under its SOP Instance UID once it is whole. Raises
+        :class:`PacsError` unless every instance that the archive announced arrived, and then
+        leaves none of them.
         """
 
     def store(self, paths: Iterable[Path]) -> None:

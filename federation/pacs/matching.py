@@ -4,21 +4,32 @@ An archive may ignore a key that it does not support and answer too much; answer
 filtered again with the same rules.
 """
 
+import difflib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-UIDS = {
-    "STUDY": "StudyInstanceUID",
-    "SERIES": "SeriesInstanceUID",
-    "IMAGE": "SOPInstanceUID",
+from federation.errors import ConfigError
+from federation.pacs.attributes import UIDS, is_uid, text_of
+from federation.pacs.gateway import Level
+
+_ABOVE: Mapping[Level, tuple[Level, ...]] = {
+    "STUDY": (),
+    "SERIES": ("STUDY",),
+    "IMAGE": ("STUDY", "SERIES"),
 }
-
 _RANGED = frozenset({"DA", "TM", "DT"})
 _WHOLE = frozenset({"DA", "TM", "DT", "UI", "IS", "DS", "US", "SS", "UL", "SL", "FD", "FL"})
+_SPELLING = {
+    "DA": (r"(\d{8}|\d{8}-(\d{8})?|-\d{8})", "a date YYYYMMDD or a range with a hyphen"),
+    "TM": (r"[\d.]*-?[\d.]*", "a time HHMMSS or a range with a hyphen"),
+    "IS": (r"[+-]?\d{1,12}", "a whole number"),
+    "US": (r"\d{1,5}", "a whole number"),
+}
 
 
 def matches(keyword: str, wanted: str, value: str) -> bool:
@@ -35,11 +46,13 @@ def matches(keyword: str, wanted: str, value: str) -> bool:
     if vr in _RANGED and "-" in wanted:
         first, _, last = wanted.partition("-")
         return bool(value) and (not first or value >= first) and (not last or value <= last + "~")
-    if vr == "IS":
-        return bool(value) and int(value) == int(wanted)
     values = value.split("\\")
+    if vr == "IS":
+        return _number(wanted) in map(_number, values)
     if vr == "PN":
         wanted, values = wanted.casefold(), [one.casefold() for one in values]
+        # A name's alphabetic, ideographic and phonetic forms may be asked for one by one.
+        values += [form for one in values if "=" in one for form in one.split("=")]
     if vr not in _WHOLE and ("*" in wanted or "?" in wanted):
         return any(_wildcard(wanted).fullmatch(one) for one in values)
     return wanted in values
@@ -58,14 +71,39 @@ def matches_all(keys: Mapping[str, str], found: Dataset) -> bool:
     )
 
 
-def text_of(ds: Dataset, keyword: str) -> str:
-    """An attribute's value as text; several values joined by backslashes; "" when absent."""
-    value = ds.get(keyword)
-    if value is None:
-        return ""
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        return str(value)
-    return "\\".join(str(one) for one in value)
+def has_upper_keys(level: Level, keys: Mapping[str, str]) -> bool:
+    """Whether one UID is there for each level above (PS3.4 Section C.4.1.3.1.1)."""
+    return all(is_uid(keys.get(UIDS[upper], "")) for upper in _ABOVE[level])
+
+
+def check_keys(level: Level, keys: Mapping[str, str]) -> None:
+    """Refuse keys that no archive could answer rightly. Raises :class:`ConfigError`."""
+    for keyword, wanted in keys.items():
+        if tag_for_keyword(keyword) is None:
+            names = [entry[4] for entry in DicomDictionary.values()]
+            nearest = difflib.get_close_matches(keyword, names, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigError(f"{keyword!r} is no attribute's keyword{hint}")
+        spelling, expected = _SPELLING.get(dictionary_VR(keyword), ("", ""))
+        if wanted not in ("", "*") and spelling and not re.fullmatch(spelling, wanted):
+            raise ConfigError(f"the key {keyword} must be {expected}")
+    if not has_upper_keys(level, keys):
+        missing = " and ".join(UIDS[upper] for upper in _ABOVE[level])
+        raise ConfigError(f"a search at {level} level needs {missing}, one UID each")
+
+
+def check_uids(*uids: str) -> None:
+    """Refuse what is no UID before it names a file or widens a request: ConfigError."""
+    for uid in uids:
+        if not is_uid(uid):
+            raise ConfigError(f"{uid!r} is no UID; expected digits and dots, 64 at most")
+
+
+def _number(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 @lru_cache(maxsize=256)

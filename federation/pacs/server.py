@@ -3,14 +3,17 @@
 Instances stream between the association and the archive's files in both directions.
 """
 
+import errno
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts, build_context, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -20,16 +23,19 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 from federation.closing import Closing
 from federation.errors import PacsError, StorageError
-from federation.pacs.address import check_ae_title
-from federation.pacs.archive import Archive, DuplicateError, NotStorable, StoredInstance
+from federation.pacs.address import DimseAddress, check_ae_title
+from federation.pacs.archive import Archive, DuplicateError, StoredInstance
 from federation.pacs.association import (
+    MAX_CONTEXTS,
     STREAMING,
     TRANSFER_SYNTAXES,
     application_entity,
     cut_off,
 )
+from federation.pacs.attributes import UIDS, NotAsAnnounced, NotStorable, text_of
 from federation.pacs.gateway import Level
-from federation.pacs.matching import UIDS, text_of
+from federation.pacs.matching import has_upper_keys
+from federation.pacs.receiving import IncomingFile, receive_into
 
 MAX_ASSOCIATIONS = 32
 TIMEOUT_S = 120.0
@@ -62,7 +68,7 @@ class ArchiveServer(Closing):
         port: int = 0,
         destinations: Mapping[str, tuple[str, int]] | None = None,
     ) -> None:
-        """Port 0 is any free one. Raises :class:`PacsError` where the port is in use."""
+        """Port 0 is any free one. Raises :class:`PacsError` where it cannot be listened at."""
         self.archive = archive
         self._closed = False
         self.ae_title = check_ae_title(ae_title)
@@ -84,6 +90,7 @@ class ArchiveServer(Closing):
             )
         handlers: list[Any] = [
             *STREAMING,
+            (evt.EVT_CONN_OPEN, self._on_open),
             (evt.EVT_ESTABLISHED, _send_from_files),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
@@ -92,11 +99,8 @@ class ArchiveServer(Closing):
         ]
         try:
             server = ae.start_server((host, port), block=False, evt_handlers=handlers)
-        except OSError as error:
-            raise PacsError(
-                f"port {port} on {host} cannot be listened at ({error.strerror}); "
-                "choose another, or 0 for any free one"
-            ) from error
+        except (OSError, OverflowError) as error:
+            raise PacsError(_not_listening(host, port, error)) from error
         self._server = cast(Any, server)
         self.host = host
         self.port: int = self._server.server_address[1]
@@ -104,7 +108,7 @@ class ArchiveServer(Closing):
     @property
     def address(self) -> str:
         """The archive's address: ``dimse://AE@host:port``."""
-        return f"dimse://{self.ae_title}@{self.host}:{self.port}"
+        return str(DimseAddress(called=self.ae_title, host=self.host, port=self.port))
 
     def close(self) -> None:
         """Stop listening and end open associations. Closing twice is harmless."""
@@ -117,9 +121,16 @@ class ArchiveServer(Closing):
 
     # --- what is asked --------------------------------------------------------------------
 
+    def _on_open(self, event: evt.Event) -> None:
+        receive_into(event.assoc, self.archive.incoming)
+
     def _on_store(self, event: evt.Event) -> int:
+        file = cast(IncomingFile, cast(C_STORE, event.request)._dataset_file)
         try:
-            self.archive.ingest(event.dataset_path)
+            self.archive.take(file)
+        except NotAsAnnounced as error:
+            _log.warning("C-STORE refused: %s", error)
+            return NOT_THE_SOP_CLASS
         except NotStorable as error:
             _log.warning("C-STORE refused: %s", error)
             return CANNOT_UNDERSTAND
@@ -133,11 +144,11 @@ class ArchiveServer(Closing):
 
     def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         identifier = event.identifier
-        level = _level(identifier)
-        if level is None or not _has_upper_keys(identifier, level):
+        level, keys = _level(identifier), _keys(identifier)
+        if level is None or not has_upper_keys(level, keys):
             yield NOT_THE_SOP_CLASS, None
             return
-        for answer in self.archive.find(level, _keys(identifier)):
+        for answer in self.archive.find(level, keys):
             if event.is_cancelled:
                 yield CANCEL, None
                 return
@@ -147,6 +158,10 @@ class ArchiveServer(Closing):
 
     def _on_get(self, event: evt.Event) -> Iterator[Any]:
         found = self._retrieved(event.identifier)
+        if found is None:
+            yield 1  # the number of sub-operations must come first, and be more than none
+            yield NOT_THE_SOP_CLASS, None
+            return
         yield len(found)
         yield from _sent(found, event)
 
@@ -155,51 +170,47 @@ class ArchiveServer(Closing):
         if destination is None:
             yield None, None  # pynetdicom answers 0xA801, unknown move destination
             return
-        found = self._retrieved(event.identifier)
-        contexts = {(one.sop_class, one.transfer_syntax) for one in found}
+        found = self._retrieved(event.identifier) or []
+        contexts = sorted({(one.sop_class, one.transfer_syntax) for one in found})
         yield (
             *destination,
             {
-                "contexts": [build_context(*pair) for pair in sorted(contexts)],
+                "contexts": [build_context(*pair) for pair in contexts[:MAX_CONTEXTS]],
                 "evt_handlers": [*STREAMING, (evt.EVT_ESTABLISHED, _send_from_files)],
             },
         )
         yield len(found)
         yield from _sent(found, event)
 
-    def _retrieved(self, identifier: Dataset) -> list[StoredInstance]:
-        """The instances that a retrieve request names, by the unique keys of its level."""
-        level = _level(identifier)
-        if level is None or not _has_upper_keys(identifier, level):
-            return []
-        study, series, instance = (text_of(identifier, keyword) for keyword in UIDS.values())
-        wanted = {"STUDY": study, "SERIES": series, "IMAGE": instance}[level]
-        if not wanted:
-            return []
+    def _retrieved(self, identifier: Dataset) -> list[StoredInstance] | None:
+        """The instances that a request names, by the unique keys of its level; None if by none."""
+        level, keys = _level(identifier), _keys(identifier)
+        if level is None or not has_upper_keys(level, keys) or not keys.get(UIDS[level]):
+            return None
         return self.archive.instances(
-            study=study,
-            series=series if level != "STUDY" else "",
-            instance=instance if level == "IMAGE" else "",
+            study=keys.get("StudyInstanceUID", ""),
+            series=keys.get("SeriesInstanceUID", "") if level != "STUDY" else "",
+            instance=keys["SOPInstanceUID"] if level == "IMAGE" else "",
         )
 
 
 def _level(identifier: Dataset) -> Level | None:
-    level = identifier.get("QueryRetrieveLevel", "")
+    level = text_of(identifier, "QueryRetrieveLevel")
     return cast(Level, level) if level in UIDS else None
 
 
-def _has_upper_keys(identifier: Dataset, level: Level) -> bool:
-    """Hierarchical queries name the entities above their level (PS3.4 Section C.4.1.3.1.1)."""
-    above = {"STUDY": (), "SERIES": ("STUDY",), "IMAGE": ("STUDY", "SERIES")}[level]
-    return all(text_of(identifier, UIDS[upper]) for upper in above)
-
-
 def _keys(identifier: Dataset) -> dict[str, str]:
-    return {
-        element.keyword: text_of(identifier, element.keyword)
-        for element in identifier
-        if element.keyword and element.keyword not in ("QueryRetrieveLevel", "SpecificCharacterSet")
-    }
+    """A request's keys as text. Sequences and private elements are not matched here."""
+    keywords = {keyword_for_tag(tag) for tag in identifier.keys()}  # noqa: SIM118  # raw elements
+    keywords -= {"", "QueryRetrieveLevel", "SpecificCharacterSet"}
+    return {keyword: text_of(identifier, keyword) for keyword in sorted(keywords)}
+
+
+def _not_listening(host: str, port: int, error: OSError | OverflowError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; choose another with --port, or 0 for any free one"
+    why = getattr(error, "strerror", None) or str(error)
+    return f"port {port} on {host} cannot be listened at ({why}); choose another with --port"
 
 
 # --- sending files ------------------------------------------------------------------------

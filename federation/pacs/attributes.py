@@ -1,0 +1,152 @@
+"""The attributes that the embedded archive indexes, and how their text is read.
+
+Values are taken as they are encoded: an archive stores what it is sent, odd values included,
+and pydicom's conversions would put the values they complain about into a log.
+"""
+
+from pathlib import Path
+from typing import Final, cast
+
+from pydicom import Dataset, dcmread
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.valuerep import PersonName
+
+from federation.errors import StorageError
+
+_STUDY = (
+    "PatientID",
+    "PatientName",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+_SERIES = (
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "SeriesDate",
+    "SeriesTime",
+    "Modality",
+    "BodyPartExamined",
+    "Manufacturer",
+)
+_IMAGE = (
+    "SOPInstanceUID",
+    "SOPClassUID",
+    "InstanceNumber",
+    "ContentLabel",
+    "ContentDate",
+    "ContentTime",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+)
+INDEXED: Final = (*_STUDY, *_SERIES, *_IMAGE)
+KNOWN_AT: Final = {
+    "STUDY": frozenset(_STUDY),
+    "SERIES": frozenset((*_STUDY, *_SERIES)),
+    "IMAGE": frozenset(INDEXED),
+}
+"""The indexed attributes that can be matched and returned at each level."""
+
+UIDS: Final = {
+    "STUDY": "StudyInstanceUID",
+    "SERIES": "SeriesInstanceUID",
+    "IMAGE": "SOPInstanceUID",
+}
+"""Each level's unique key (PS3.4 Section C.6.2.1)."""
+
+_DEFER_BYTES = 1024
+_MAX_UID = 64
+
+
+class NotStorable(StorageError):
+    """The data set cannot be understood as a composite instance."""
+
+
+class NotAsAnnounced(NotStorable):
+    """The data set is another instance, or of another SOP class, than its file meta says."""
+
+
+def is_uid(text: str) -> bool:
+    """Whether ``text`` is a UID (PS3.5 Section 9.1), and so harmless in a file's name.
+
+    Leading zeros are let pass: instances that have them are about.
+    """
+    parts = text.split(".")
+    return (
+        len(text) <= _MAX_UID
+        and len(parts) > 1
+        and all(part.isascii() and part.isdigit() for part in parts)
+    )
+
+
+def text_of(ds: Dataset, keyword: str) -> str:
+    """An attribute's value as text; several values joined by backslashes; "" when absent."""
+    tag = cast(int, tag_for_keyword(keyword))
+    if tag not in ds:
+        return ""
+    element = ds.get_item(tag)
+    if isinstance(element, RawDataElement):
+        return _decoded(element, dictionary_VR(tag), ds)
+    value = element.value
+    if value is None:
+        return ""
+    if isinstance(value, str | PersonName) or not hasattr(value, "__iter__"):
+        return str(value)
+    return "\\".join(str(one) for one in value)
+
+
+def read_attributes(path: Path) -> dict[str, str]:
+    """The indexed attributes of a Part 10 file, and its ``transfer_syntax``, as text.
+
+    Reads no large value. Raises :class:`NotStorable`, and :class:`NotAsAnnounced` where the
+    data set is not the instance that its file meta names.
+    """
+    try:
+        with path.open("rb") as file:
+            ds = dcmread(file, defer_size=_DEFER_BYTES, specific_tags=[*INDEXED])
+            is_whole = file.tell() == path.stat().st_size
+        row = {keyword: text_of(ds, keyword) for keyword in INDEXED}
+        announced = {
+            "SOPInstanceUID": str(ds.file_meta.MediaStorageSOPInstanceUID),
+            "SOPClassUID": str(ds.file_meta.MediaStorageSOPClassUID),
+        }
+        row["transfer_syntax"] = str(ds.file_meta.TransferSyntaxUID)
+    except OSError as error:
+        raise StorageError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # pydicom raises anything on malformed data
+        raise NotStorable(f"a data set cannot be understood: {type(error).__name__}") from error
+    for keyword in (*UIDS.values(), "SOPClassUID"):
+        if not is_uid(row[keyword]):
+            raise NotStorable(f"a data set has no valid {keyword}")
+    uid = row["SOPInstanceUID"]
+    for keyword, expected in announced.items():
+        if row[keyword] != expected:
+            raise NotAsAnnounced(
+                f"instance {uid} says {keyword} {row[keyword]}; its file meta says {expected}"
+            )
+    if not is_whole:  # an element's length leads past the end, or a delimiter never comes
+        raise NotStorable(f"the data set of instance {uid} is cut short or does not add up")
+    return row
+
+
+def _decoded(element: RawDataElement, vr: str, ds: Dataset) -> str:
+    encoded = element.value or b""
+    if vr == "US":
+        if len(encoded) != 2:
+            return ""
+        return str(int.from_bytes(encoded, "little" if element.is_little_endian else "big"))
+    encodings = convert_encodings(ds.get("SpecificCharacterSet"))
+    delimiters = b"\\^=" if vr == "PN" else b"\\"  # each ends an escape to another character set
+    text = decode_bytes(encoded, encodings, set(delimiters))
+    return "\\".join(one.strip(" \0") for one in text.split("\\"))

@@ -1,0 +1,122 @@
+"""Where instances are written while they come in: beside where they will stay.
+
+pynetdicom streams what it receives into the system's temporary folder. That folder may be
+small, or memory; its files must be copied from there; and those of a C-GET are never deleted,
+so that patients' images would pile up in it. pynetdicom has no setting for it, so the one call
+that makes these files is answered here.
+"""
+
+import fcntl
+import os
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+from pynetdicom import dimse_messages, evt
+from pynetdicom.association import Association
+
+from federation.closing import Closing
+
+_FOLDERS: "WeakKeyDictionary[Association, Path]" = WeakKeyDictionary()
+
+
+class IncomingFile(Closing):
+    """A file that is being written, under a name of its own and locked; gone when closed.
+
+    A write that fails is remembered, not raised: pynetdicom writes in the thread that serves
+    the connection, and an exception there would leave the peer without any answer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        self.error: OSError | None = None
+        self._descriptor = -1
+        try:
+            self._descriptor, name = tempfile.mkstemp(dir=folder, prefix="incoming-")
+            self.path = Path(name)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            self.error = error
+
+    # What pynetdicom uses of a temporary file: name, write, file.flush and close.
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def file(self) -> Self:
+        return self
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view and self.error is None:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back; writes are the size of a PDU."""
+
+    def close(self) -> None:
+        """Delete the file unless it was moved to its place. Closing twice is harmless."""
+        if self._descriptor >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    # What its receiver uses.
+
+    def check(self) -> None:
+        """Raises the :class:`OSError` of the first write that failed."""
+        if self.error is not None:
+            raise self.error
+
+    def sync(self) -> None:
+        """Make what was written durable. Raises :class:`OSError`."""
+        self.check()
+        os.fsync(self._descriptor)
+
+    def move(self, target: Path) -> None:
+        """Give the file its place, in one step. Raises :class:`OSError`."""
+        self.check()
+        self.path.replace(target)
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Delete incoming files that no living process writes; returns how many."""
+    removed = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            removed += 1
+    return removed
+
+
+def receive_into(association: Association, folder: Path) -> None:
+    """Let what comes in over an association be written into ``folder``."""
+    _FOLDERS[association] = folder
+
+
+def discard_unfinished(event: evt.Event) -> None:
+    """Handler of EVT_CONN_CLOSE: an instance that broke off in the middle leaves no file."""
+    message = event.assoc.dimse.message
+    file = getattr(message, "_data_set_file", None)
+    if isinstance(file, IncomingFile):
+        file.close()
+
+
+def _file_of_this_thread(**options: Any) -> Any:
+    """Made in the thread of the association that it is for."""
+    association = getattr(threading.current_thread(), "assoc", None)
+    folder = _FOLDERS.get(association) if isinstance(association, Association) else None
+    return tempfile.NamedTemporaryFile(**options) if folder is None else IncomingFile(folder)
+
+
+setattr(dimse_messages, "NamedTemporaryFile", _file_of_this_thread)  # noqa: B010  # typed as tempfile's

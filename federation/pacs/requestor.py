@@ -1,0 +1,133 @@
+"""The association that a gateway asks over: opened when needed, kept, opened anew."""
+
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+from pynetdicom.association import Association
+
+from federation.closing import Closing
+from federation.errors import PacsUnreachable
+from federation.pacs.address import DimseAddress
+from federation.pacs.association import MAX_PDU_BYTES, STREAMING, application_entity
+from federation.pacs.contexts import Proposal
+
+Answer = TypeVar("Answer")
+
+_REJECTIONS = {
+    (1, 1, 3): "it does not know our AE title",
+    (1, 1, 7): "it does not go by that AE title",
+    (2, 3, 1): "it is busy; try again",
+    (2, 3, 2): "it takes no more associations at present; try again",
+}
+_PROBE_S = 5.0
+
+
+class Requestor(Closing):
+    """Opens an association with an application entity, and asks over it. Close it."""
+
+    def __init__(self, to: DimseAddress, *, timeout_s: float, handlers: Sequence[Any]) -> None:
+        """``timeout_s`` bounds every single wait; ``handlers`` are pynetdicom's."""
+        self._to = to
+        self._ae = application_entity(to.calling, timeout_s=timeout_s)
+        self._timeout_s = timeout_s
+        self._handlers: list[Any] = [*STREAMING, *handlers]
+        self._association: Association | None = None
+        self._proposal = Proposal()
+
+    def propose(self, proposal: Proposal) -> None:
+        """Make sure that the next question's association can carry this."""
+        if not self._proposal.covers(proposal):
+            self.close()
+            self._proposal = proposal
+
+    def ask(self, ask: Callable[[Association], Answer | None]) -> Answer:
+        """Ask over the association; once more over a new one where the old one had ended.
+
+        ``ask`` gives None where the association ended before there was an answer. Raises
+        :class:`PacsUnreachable` where none can be had.
+        """
+        kept = self._association is not None and self._association.is_established
+        answer = self._ask_once(ask)
+        if answer is None and kept:
+            answer = self._ask_once(ask)
+        if answer is None:
+            raise PacsUnreachable(
+                f"{self._to} ended the association, or did not answer within "
+                f"{self._timeout_s:g} s. Is the archive still running?"
+            )
+        return answer
+
+    def _ask_once(self, ask: Callable[[Association], Answer | None]) -> Answer | None:
+        try:
+            answer = ask(self._established())
+        except RuntimeError:  # pynetdicom: the association is not established (any more)
+            answer = None
+        if answer is None:
+            self._abandon()
+        return answer
+
+    def _established(self) -> Association:
+        if self._association is None or not self._association.is_established:
+            self._association = self._associate()
+        return self._association
+
+    def _associate(self) -> Association:
+        try:
+            association = self._ae.associate(
+                self._to.host,
+                self._to.port,
+                contexts=self._proposal.contexts(),
+                ae_title=self._to.called,
+                max_pdu=MAX_PDU_BYTES,
+                ext_neg=list(self._proposal.roles()),
+                evt_handlers=self._handlers,
+            )
+        except OSError as error:  # pynetdicom looks the host's name up outside its own guard
+            raise PacsUnreachable(
+                f"no association with {self._to}: {error.strerror}. Is the host right?"
+            ) from error
+        if association.is_established:
+            return association
+        if association.is_rejected:
+            raise PacsUnreachable(
+                f"{self._to} rejected the association: {_rejection(association)}. "
+                f"Called {self._to.called!r}, calling {self._to.calling!r}: compare with the "
+                "archive's configuration"
+            )
+        raise PacsUnreachable(f"no association with {self._to}: {self._obstacle()}")
+
+    def _obstacle(self) -> str:
+        """Why no association came about; pynetdicom tells only its log."""
+        try:
+            limit_s = min(self._timeout_s, _PROBE_S)
+            socket.create_connection((self._to.host, self._to.port), timeout=limit_s).close()
+        except ConnectionRefusedError:
+            return "nothing listens at that port. Is the archive running, is the port right?"
+        except TimeoutError:
+            return "the host does not answer. Are address and port right, is a firewall between?"
+        except OSError as error:
+            return f"{error.strerror}. Are host and port right?"
+        return (
+            "the port is open, but what listens there aborted, or did not answer within "
+            f"{self._timeout_s:g} s. Is it a DICOM archive?"
+        )
+
+    def _abandon(self) -> None:
+        if self._association is not None:
+            with suppress(Exception):  # it is broken already; whatever ending it says is no news
+                self._association.abort()
+        self._association = None
+
+    def close(self) -> None:
+        """Release the association. Closing twice is harmless."""
+        if self._association is not None and self._association.is_established:
+            self._association.release()
+        self._association = None
+
+
+def _rejection(association: Association) -> str:
+    primitive = cast(Any, association.acceptor.primitive)
+    reason = (primitive.result, primitive.result_source, primitive.diagnostic)
+    return _REJECTIONS.get(reason, "result {}, source {}, reason {}".format(*reason))

@@ -92,7 +92,7 @@ def run_simulation(experiment: Experiment, out: Path | None, json: bool) -> None
     metrics = RunMetrics.read(simulation.out)
     sites = experiment.federation.sites
     previews = {site: simulation.site(site) / "work" / "preview.npz" for site in sites}
-    picture = draw_run(metrics, previews, simulation.out / "picture.png")
+    picture = draw_run(metrics, experiment.model.labels, previews, simulation.out / "picture.png")
     last = metrics.last()
     result: dict[str, Any] = {
         "line": str(experiment.line),

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from server.report.summary import RunMetrics
@@ -20,11 +21,14 @@ _WIDTH_IN = 12.0
 _SLICE_TITLES = ("image", "truth", "prediction")
 
 
-def draw_run(metrics: RunMetrics, previews: Mapping[str, Path], path: Path) -> Path:
+def draw_run(
+    metrics: RunMetrics, labels: Mapping[int, str], previews: Mapping[str, Path], path: Path
+) -> Path:
     """Draw Dice over rounds, and each site's slice with truth and prediction, as a PNG.
 
-    ``previews`` holds, by site, the .npz file that the site drew for itself (``image``,
-    ``truth``, ``prediction``; 2-D); a site without one has its curves only.
+    labels:   what each output value means
+    previews: by site, the .npz file that the site drew for itself (``image``, ``truth``,
+              ``prediction``; 2-D); a site without one has its curves only
     """
     drawn = {site: file for site, file in previews.items() if file.exists()}
     rows = max(3, len(drawn))
@@ -42,6 +46,8 @@ def draw_run(metrics: RunMetrics, previews: Mapping[str, Path], path: Path) -> P
             _draw_slices(row, site, file)
         for ax, title in zip(grid[0], _SLICE_TITLES, strict=True):
             ax.set_title(title)
+        shown = [Patch(color=_LABEL_COLOURS(n - 1), label=name) for n, name in labels.items()]
+        slices.legend(handles=shown, loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=110)
     return path
 

@@ -8,10 +8,10 @@ exception's text, a UID of a study, or a value of a single case.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from federation.config import Name, TrainingTable
 from federation.errors import (
@@ -32,6 +32,10 @@ from federation.iodeep.weights import Tensor
 from federation.values import Value
 
 MAX_JSON_CHARACTERS = 4 * 2**20
+
+# Few enough that a manifest with every site's metrics stays small, whatever a site sends.
+Metrics = Annotated[dict[Text, float], Field(max_length=128)]
+Counts = Annotated[dict[Text, NonNegativeInt], Field(max_length=128)]
 
 _RECORD = "iodeep"
 _ARRAYS = "arrays"
@@ -81,8 +85,8 @@ class TrainAnswer(Value):
     round: PositiveInt
     start: Reference
     examples: NonNegativeInt
-    metrics: dict[Text, float]
-    quarantined: dict[Text, NonNegativeInt] = {}
+    metrics: Metrics
+    quarantined: Counts = {}
 
 
 class EvaluateAnswer(Value):
@@ -95,9 +99,9 @@ class EvaluateAnswer(Value):
     site: Name
     stored: Reference
     weights_digest: Sha256
-    metrics: dict[Text, float]
-    cases: dict[Text, NonNegativeInt]
-    quarantined: dict[Text, NonNegativeInt] = {}
+    metrics: Metrics
+    cases: Counts
+    quarantined: Counts = {}
 
 
 class Code(StrEnum):

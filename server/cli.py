@@ -83,11 +83,12 @@ def run_simulation(experiment: Experiment, out: Path | None, json: bool) -> None
             show_import(simulation.import_images(), simulation.cases)
             simulation.run(branch)
     except (IODeepError, KeyboardInterrupt):
-        typer.echo(
-            f"Rounds finished so far are whole in every archive below {simulation.out}/archives: "
-            f"iodeep model history {experiment.line} {archive}",
-            err=True,
-        )
+        if (simulation.out / "metrics.jsonl").exists():
+            typer.echo(
+                f"The rounds finished so far are whole in every archive below {simulation.out}: "
+                f"iodeep model history {experiment.line} {archive}",
+                err=True,
+            )
         raise
     metrics = RunMetrics.read(simulation.out)
     sites = experiment.federation.sites

@@ -44,7 +44,7 @@ def check_update(
     """Whether an update may enter an aggregate; returns the L2 norm of its change.
 
     Raises :class:`UpdateError` for other names, dtypes or shapes than the start's, for values
-    that are not finite, and for a change whose norm is over ``max_ratio`` times the start's.
+    that are not finite, and for a change whose norm is over ``max_ratio`` times the start's (or 1).
     """
     if update.keys() != start.keys():
         missing, extra = start.keys() - update.keys(), update.keys() - start.keys()
@@ -61,7 +61,7 @@ def check_update(
             raise UpdateError(f"tensor {name!r:.80} holds values that are not finite")
         change += float(np.sum((new - old) ** 2))
         base += float(np.sum(old**2))
-    if change > max_ratio**2 * base:
+    if change > max_ratio**2 * max(base, 1.0):  # a start near zero says nothing about scale
         raise UpdateError(
             f"its change has norm {math.sqrt(change):.3g}, over {max_ratio:g} times the "
             f"{math.sqrt(base):.3g} of the version it started from"

@@ -91,6 +91,7 @@ def test_tensors_that_lie_are_refused(array: Array) -> None:
         RecordDict({"iodeep": ConfigRecord({"kind": "Refusal", "json": "{}"})}),
         RecordDict({"iodeep": ConfigRecord({"kind": "TrainAnswer", "json": "[" * 10**5})}),
         pack(ANSWER.model_copy(update={"examples": -1})),
+        pack(ANSWER.model_copy(update={"metrics": {f"m{n}": 0.0 for n in range(1000)}})),
     ],
 )
 def test_a_content_that_is_none_is_refused(content: RecordDict) -> None:

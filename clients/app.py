@@ -35,6 +35,7 @@ from federation.messages import (
     unpack_parts,
 )
 from federation.networks import build_network, load_tensors, tensors_of
+from federation.quiet import keep_libraries_quiet
 
 app = ClientApp()
 
@@ -146,6 +147,7 @@ def _answer(
     message: Message, context: Context, work: Callable[[Site, RecordDict], RecordDict]
 ) -> Message:
     """Do the work and reply; whatever goes wrong becomes a refusal with a code."""
+    keep_libraries_quiet()
     site: Site | None = None
     try:
         document = context.node_config.get("site")

@@ -3,27 +3,20 @@
 Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
-import os
 import sys
 from importlib.metadata import entry_points, packages_distributions, version
 
 import typer
 
 from federation.errors import ConfigError, IODeepError
+from federation.quiet import keep_libraries_quiet
 
 DISTRIBUTION = "iodeep-federation"
-
-# Flower and Ray look up hosts of their own otherwise; a hospital's firewall should see none.
-_QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 def main() -> None:
     """Run the command line; every error made on purpose becomes one sentence."""
-    os.environ.update(_QUIET)
+    keep_libraries_quiet()
     try:
         check_packages()
         build()(standalone_mode=True)

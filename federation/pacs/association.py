@@ -7,6 +7,7 @@ the gateway or the server.
 import queue
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -77,27 +78,62 @@ def application_entity(title: str, *, timeout_s: float) -> AE:
 
 
 def stream(event: evt.Event) -> None:
-    """Handler of EVT_CONN_OPEN: no waiting to fill packets, and no file piled up in memory.
+    """Handler of EVT_CONN_OPEN: no wait without an end, none to fill packets, no piling up.
 
     A DIMSE message is two writes, command and data set; with Nagle's algorithm and the peer's
-    delayed acknowledgement, each question would take 40 ms for nothing. And pynetdicom reads a
-    file as fast as the disk gives it, into a queue without bound; here it waits for the network.
-    A peer that takes nothing for the network timeout is cut off, which ends the association.
+    delayed acknowledgement, each question would take 40 ms for nothing. And pynetdicom reads and
+    writes without a limit of time: where a peer stops in the middle of a PDU, even aborting the
+    association would wait for it.
     """
     connection = _connection(event.assoc)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    waiting = event.assoc.dul.to_provider_queue
-    limit_s = event.assoc.network_timeout
+    connection.settimeout(event.assoc.network_timeout)
+    _bound_the_queue(event.assoc)
+    _wait_while_it_comes(event.assoc)
+
+
+def _bound_the_queue(association: Association) -> None:
+    """pynetdicom reads a file as fast as the disk gives it; let it wait for the network.
+
+    A peer that takes nothing for the network timeout is cut off, which ends the association.
+    """
+    waiting = association.dul.to_provider_queue
+    limit_s = association.network_timeout
     put = waiting.put
 
     def put_in_time(item: Any, block: bool = True, timeout: float | None = None) -> None:
         try:
             put(item, block, timeout or limit_s)
         except queue.Full:
-            cut_off(event.assoc)
+            cut_off(association)
 
     waiting.maxsize = _QUEUED_PDUS
     waiting.put = put_in_time  # type: ignore[method-assign]
+
+
+def _wait_while_it_comes(association: Association) -> None:
+    """Let a message take as long as it needs to come in, as long as it keeps coming.
+
+    pynetdicom waits for a whole one: a large instance over a slow line would be given up.
+    """
+    arrived = 0
+    get = association.dimse.get_msg
+
+    def count(_: evt.Event) -> None:
+        nonlocal arrived
+        arrived += 1
+
+    def get_msg(block: bool = False) -> Any:
+        while True:
+            before, begin = arrived, time.monotonic()
+            answer = get(block)
+            limit_s = association.dimse_timeout or 0
+            ran_out = answer == (None, None) and time.monotonic() - begin >= limit_s > 0
+            if not (block and ran_out and arrived > before):
+                return answer
+
+    association.bind(evt.EVT_PDU_RECV, count)
+    association.dimse.get_msg = get_msg  # type: ignore[method-assign]
 
 
 def let_go(event: evt.Event) -> None:

@@ -126,6 +126,8 @@ def read_attributes(path: Path) -> dict[str, str]:
         raise StorageError(f"{path.name} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # pydicom raises anything on malformed data
         raise NotStorable(f"a data set cannot be understood: {type(error).__name__}") from error
+    if not is_whole:  # an element's length leads past the end, or a delimiter never comes
+        raise NotStorable("a data set is cut short, or its lengths do not add up")
     for keyword in (*UIDS.values(), "SOPClassUID"):
         if not is_uid(row[keyword]):
             raise NotStorable(f"a data set has no valid {keyword}")
@@ -135,8 +137,6 @@ def read_attributes(path: Path) -> dict[str, str]:
             raise NotAsAnnounced(
                 f"instance {uid} says {keyword} {row[keyword]}; its file meta says {expected}"
             )
-    if not is_whole:  # an element's length leads past the end, or a delimiter never comes
-        raise NotStorable(f"the data set of instance {uid} is cut short or does not add up")
     return row
 
 

@@ -119,4 +119,5 @@ def _file_of_this_thread(**options: Any) -> Any:
     return tempfile.NamedTemporaryFile(**options) if folder is None else IncomingFile(folder)
 
 
-setattr(dimse_messages, "NamedTemporaryFile", _file_of_this_thread)  # noqa: B010  # typed as tempfile's
+# By name, as the type of what is replaced is tempfile's own.
+setattr(dimse_messages, "NamedTemporaryFile", _file_of_this_thread)  # noqa: B010

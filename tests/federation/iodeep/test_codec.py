@@ -120,6 +120,7 @@ def test_dcmdump_reads_manifest_and_part(tmp_path: Path) -> None:
     assert f"[{manifest.digest}]" in said
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 @pytest.mark.parametrize(
     "changes", [300, pytest.param(30_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 
@@ -38,11 +38,11 @@ def gateway(
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Writes a small MR instance; attributes can be given by keyword."""
+    """Writes a small MR instance; attributes, and a transfer syntax, can be given by keyword."""
     folder = tmp_path / "made"
     folder.mkdir()
 
-    def make(**attributes: object) -> Path:
+    def make(*, syntax: str = ExplicitVRLittleEndian, **attributes: object) -> Path:
         ds = Dataset()
         ds.SOPClassUID = MRImageStorage
         ds.SOPInstanceUID = generate_uid()
@@ -65,6 +65,9 @@ def make(tmp_path: Path) -> Make:
             setattr(ds, keyword, value)
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        if UID(syntax).is_encapsulated:
+            ds.compress(syntax, generate_instance_uid=False)
+        ds.file_meta.TransferSyntaxUID = UID(syntax)
         path = folder / f"{ds.SOPInstanceUID}.dcm"
         ds.save_as(path, enforce_file_format=True)
         return path

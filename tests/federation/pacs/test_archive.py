@@ -19,6 +19,7 @@ from pydicom.uid import UID, generate_uid
 
 from federation.errors import PacsError, PacsUnreachable, StorageError
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
+from federation.pacs.receiving import IncomingFile
 from tests.federation.pacs.conftest import Make
 from tests.peers import peer
 
@@ -102,10 +103,11 @@ def test_a_full_disk_leaves_nothing_behind_and_says_so(
     kept, lost = make(), make()
     gateway.store([kept])
 
-    def full(self: Archive, original: object, file: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(self: IncomingFile, data: bytes) -> int:
+        self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(data)
 
-    monkeypatch.setattr(Archive, "_copy", full)
+    monkeypatch.setattr(IncomingFile, "write", full)
     with pytest.raises(StorageError, match=r"disk is full|0xA700"):
         gateway.store([lost])
     monkeypatch.undo()

@@ -2,7 +2,9 @@
 
 import pytest
 
-from federation.pacs.matching import matches
+from federation.errors import ConfigError
+from federation.pacs.gateway import Level
+from federation.pacs.matching import check_keys, check_uids, matches
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,9 @@ from federation.pacs.matching import matches
         ("StudyDate", "20200101-20200131", "", False),
         ("SeriesNumber", "7", "07", True),
         ("SeriesNumber", "7", "", False),
+        ("SeriesNumber", "7", "seven", False),
+        ("NumberOfFrames", "7*", "7", False),
+        ("PatientName", "山田^太郎", "Yamada^Tarou=山田^太郎", True),
         ("StudyInstanceUID", "1.2\\1.3", "1.3", True),
         ("StudyInstanceUID", "1.2\\1.3", "1.4", False),
         ("StudyInstanceUID", "1.*", "1.4", False),
@@ -35,3 +40,27 @@ from federation.pacs.matching import matches
 )
 def test_matching(keyword: str, wanted: str, value: str, expected: bool) -> None:
     assert matches(keyword, wanted, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("level", "keys", "said"),
+    [
+        ("STUDY", {"PatientId": "P1"}, "did you mean 'PatientID'"),
+        ("STUDY", {"StudyDate": "2020-01-01"}, "StudyDate must be a date"),
+        ("SERIES", {"StudyInstanceUID": "1.2", "SeriesNumber": "1*"}, "whole number"),
+        ("SERIES", {"SeriesInstanceUID": ""}, "needs StudyInstanceUID"),
+        ("SERIES", {"StudyInstanceUID": "1.2\\1.3"}, "needs StudyInstanceUID"),
+        ("IMAGE", {"StudyInstanceUID": "1.2"}, "and SeriesInstanceUID"),
+    ],
+)
+def test_keys_that_cannot_be_answered_rightly_are_refused(
+    level: Level, keys: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_keys(level, keys)
+
+
+@pytest.mark.parametrize("uid", ["", "1", "../../etc", "1.2/3", "1.2\\1.3", "1." + "2" * 63, "1.٢"])
+def test_what_is_no_uid_is_refused(uid: str) -> None:
+    with pytest.raises(ConfigError):
+        check_uids(uid)

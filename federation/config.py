@@ -81,6 +81,18 @@ class FederationTable(Value):
         return self
 
 
+class SimulationTable(Value):
+    """``[simulation]``: what a federation on one machine may use of it.
+
+    workers:   sites that work at the same time, each in a process; as many as there are cores
+               for ``training.threads`` unless given. 1 works within the process
+    memory_gb: of all workers together; three quarters of what is free unless given
+    """
+
+    workers: PositiveInt | None = None
+    memory_gb: PositiveFloat | None = None
+
+
 class StrategyTable(Value):
     """``[strategy]``: how updates become the next version.
 
@@ -148,6 +160,7 @@ class Experiment(Value):
     data: str | None = None
     model: ModelTable
     federation: FederationTable
+    simulation: SimulationTable = SimulationTable()
     strategy: StrategyTable = StrategyTable()
     training: TrainingTable = TrainingTable()
 

@@ -1,10 +1,11 @@
-"""Flower's Grid within one process: a federation on one machine.
+"""Flower's Grid on one machine: its nodes, and the grid within one process.
 
-The apps are those of a deployment; only the transport is a function call. A site works when
-its answer is pulled, so one update is held at a time.
+The apps are those of a deployment; only the transport differs. Sites in processes of their
+own: :mod:`federation.workers`.
 """
 
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
@@ -17,38 +18,33 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from federation.errors import ConfigError
 
+RUN = 1
+
 _SERVER_NODE = 1
 _FIRST_NODE = 2
 _LATE = 1  # error codes of the answers that the grid makes itself
 _FAILED = 2
 
 
-class InProcessGrid(Grid):
-    """A grid whose nodes are calls of one ClientApp, each with its own context.
+class LocalGrid(Grid):
+    """A grid whose nodes are named by this machine; how they are reached is left open.
 
     ``sites`` maps each node's name to its ``node_config``. Use one grid at a time: Flower
     keeps the identity of the running task in the process.
     """
 
-    def __init__(self, client_app: ClientApp, sites: Mapping[str, Mapping[str, str]]) -> None:
-        self._app = client_app
-        self._run = Run.create_empty(run_id=1)
+    def __init__(self, sites: Mapping[str, Mapping[str, str]]) -> None:
+        self._run = Run.create_empty(run_id=RUN)
         self._nodes = dict(enumerate(sites, start=_FIRST_NODE))
-        self._contexts = {
-            node: Context(
-                run_id=1,
-                node_id=node,
-                node_config=dict(sites[name]),
-                state=RecordDict(),
-                run_config={},
-            )
-            for node, name in self._nodes.items()
-        }
-        self._waiting: dict[str, Message] = {}
+        self._node_configs = {node: dict(sites[name]) for node, name in self._nodes.items()}
         # Messages take run and node from here: the server's side is the one that creates them.
-        TaskIdentity.run_id = 1
+        TaskIdentity.run_id = RUN
         TaskIdentity.task_id = 1
         TaskIdentity.node_id = _SERVER_NODE
+
+    @abstractmethod
+    def _push(self, message: Message) -> None:
+        """Take on a message, which has its identifier."""
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -80,12 +76,9 @@ class InProcessGrid(Grid):
                 raise ConfigError(f"no node {message.metadata.dst_node_id} is in this federation")
             identifier = str(uuid4())
             message.metadata.__dict__["_message_id"] = identifier
-            self._waiting[identifier] = message
+            self._push(message)
             pushed.append(identifier)
         return pushed
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._work(self._waiting.pop(i)) for i in message_ids if i in self._waiting]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -93,16 +86,53 @@ class InProcessGrid(Grid):
         del timeout  # a message's own ttl bounds it
         return self.pull_messages(self.push_messages(messages))
 
+
+class InProcessGrid(LocalGrid):
+    """Nodes are calls of one ClientApp, each with its own context.
+
+    A site works when its answer is pulled, so one update is held at a time.
+    """
+
+    def __init__(self, client_app: ClientApp, sites: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__(sites)
+        self._app = client_app
+        self._contexts = {
+            node: node_context(node, config) for node, config in self._node_configs.items()
+        }
+        self._waiting: dict[str, Message] = {}
+
+    def _push(self, message: Message) -> None:
+        self._waiting[message.metadata.message_id] = message
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._work(self._waiting.pop(i)) for i in message_ids if i in self._waiting]
+
     def _work(self, message: Message) -> Message:
         """Let the site answer. Its time begins now, as sites work one after the other."""
         begin = time.monotonic()
-        context = self._contexts[message.metadata.dst_node_id]
         message.metadata.created_at = time.time()
-        try:
-            reply = self._app(message, context)
-        except Exception as error:
-            # As Flower does, but without the error's text.
-            return Message(Error(_FAILED, type(error).__name__), reply_to=message)
-        if time.monotonic() - begin > message.metadata.ttl:
-            return Message(Error(_LATE, "the answer came after its deadline"), reply_to=message)
-        return reply
+        reply = answer(self._app, message, self._contexts[message.metadata.dst_node_id])
+        return late(message) if time.monotonic() - begin > message.metadata.ttl else reply
+
+
+def node_context(node: int, config: Mapping[str, str]) -> Context:
+    """What a node's ClientApp finds besides the message."""
+    return Context(
+        run_id=RUN, node_id=node, node_config=dict(config), state=RecordDict(), run_config={}
+    )
+
+
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
+    """The app's reply; where it raises, an error as Flower's, but without the error's text."""
+    try:
+        return app(message, context)
+    except Exception as error:
+        return failed(message, type(error).__name__)
+
+
+def failed(message: Message, reason: str) -> Message:
+    return Message(Error(_FAILED, reason), reply_to=message)
+
+
+def late(message: Message) -> Message:
+    return Message(Error(_LATE, "the answer came after its deadline"), reply_to=message)

@@ -7,16 +7,17 @@ hospital's, and the two Flower apps are those of a deployment.
 
 import importlib
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import tomli_w
 from flwr.app import Context, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
 
 from federation.config import Experiment
 from federation.errors import ConfigError, DataError
@@ -26,6 +27,7 @@ from federation.samples.case import Case
 from federation.samples.decathlon import read_manifest
 from federation.samples.importer import Quarantined, Stored, import_cases
 from federation.samples.phantom import phantom_cases
+from federation.workers import Budget, WorkerGrid
 
 AGGREGATOR = "aggregator"
 PHANTOM = "phantom"
@@ -81,7 +83,6 @@ class Simulation:
         Raises any :class:`~federation.errors.IODeepError`; whatever was finished until then
         stays whole in the archives.
         """
-        client_app: ClientApp = _load(_CLIENT_APP)
         server_app: ServerApp = _load(_SERVER_APP)
         sites = self.experiment.federation.sites
         documents = {site: {"site": str(self.site(site) / "site.toml")} for site in sites}
@@ -97,7 +98,17 @@ class Simulation:
                 "archive": self._addresses[AGGREGATOR],
             },
         )
-        server_app(InProcessGrid(client_app, documents), context)
+        with self._grid(documents) as grid:
+            server_app(grid, context)
+
+    @contextmanager
+    def _grid(self, documents: Mapping[str, Mapping[str, str]]) -> Iterator[Grid]:
+        budget = _budget(self.experiment)
+        if budget.processes == 1:
+            yield InProcessGrid(_load(_CLIENT_APP), documents)
+            return
+        with WorkerGrid(_CLIENT_APP, documents, budget) as grid:
+            yield grid
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -163,6 +174,18 @@ def _write_document(
         },
     }
     (folder / "site.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
+
+
+def _budget(experiment: Experiment) -> Budget:
+    """What the experiment allows, or else what the machine has."""
+    settings = experiment.simulation
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processes = settings.workers or max(1, (cores or 1) // experiment.training.threads)
+    free_bytes = psutil.virtual_memory().available
+    memory_bytes = settings.memory_gb * 1e9 if settings.memory_gb else free_bytes * 3 / 4
+    return Budget(
+        processes=min(processes, len(experiment.federation.sites)), memory_bytes=int(memory_bytes)
+    )
 
 
 def _load(reference: str) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.data import Reason
+from clients.data import LabelledData, Reason
 from clients.hospital import Hospital
 from clients.log import write_log
 from clients.preview import write_preview
@@ -22,7 +22,12 @@ from federation.config import Site, TrainingTable, read_site
 from federation.errors import CodecError, ConfigError
 from federation.iodeep.codec import Record
 from federation.iodeep.header import Stamp
-from federation.iodeep.manifest import EvaluationManifest, VersionManifest, parse_manifest
+from federation.iodeep.manifest import (
+    EvaluationManifest,
+    Measured,
+    VersionManifest,
+    parse_manifest,
+)
 from federation.messages import (
     EvaluateAnswer,
     EvaluateRequest,
@@ -36,6 +41,7 @@ from federation.messages import (
 )
 from federation.networks import build_network, load_tensors, tensors_of
 from federation.quiet import keep_libraries_quiet
+from federation.timing import Stopwatch
 
 app = ClientApp()
 
@@ -54,19 +60,23 @@ def evaluate(message: Message, context: Context) -> Message:
 
 def _train(site: Site, content: RecordDict) -> RecordDict:
     request = unpack(content, TrainRequest)
+    stopwatch = Stopwatch()
     with Hospital(site) as hospital:
-        version = hospital.registry.resolve(
-            request.line, request.branch, request.start_round, request.start
-        )
-        with hospital.registry.pull(version) as record:
-            trainer = _trainer(record, request.training)
-        data = hospital.labelled_data(version)
-        result = trainer.fit(
-            data.train,
-            seed=seed_for(request.seed, site.name, request.round),
-            round=request.round,
-            rounds=request.rounds,
-        )
+        with stopwatch.on("archive"):
+            version = hospital.registry.resolve(
+                request.line, request.branch, request.start_round, request.start
+            )
+            with hospital.registry.pull(version) as record:
+                trainer = _trainer(record, request.training)
+        with stopwatch.on("data"):
+            data = hospital.labelled_data(version)
+        with stopwatch.on("training"):
+            result = trainer.fit(
+                data.train,
+                seed=seed_for(request.seed, site.name, request.round),
+                round=request.round,
+                rounds=request.rounds,
+            )
     answer = TrainAnswer(
         site=site.name,
         round=request.round,
@@ -74,6 +84,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         examples=result.examples,
         metrics={"loss": result.loss},
         quarantined=_counts(data.quarantined),
+        seconds=stopwatch.seconds,
     )
     return pack(answer, tensors_of(trainer.network))
 
@@ -89,36 +100,50 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         content_date=request.content_date,
         content_time=request.content_time,
     )
+    stopwatch = Stopwatch()
     with Hospital(site) as hospital:
-        published = hospital.registry.publish(version, unpack_parts(content), stamp)
-        with hospital.registry.pull(version) as record:
-            trainer = _trainer(record, request.training)
-        data = hospital.labelled_data(version)
-        metrics: dict[str, float] = {}
-        for part, examples in (("validation", data.validation), ("test", data.test)):
-            if examples:
-                metrics |= _metrics(part, trainer.evaluate(examples))
-        hospital.registry.publish(
-            EvaluationManifest(
-                line=version.line,
-                branch=version.branch,
-                round=version.round,
-                of=version.reference,
-                by=site.name,
-                metrics=metrics,
+        with stopwatch.on("archive"):
+            published = hospital.registry.publish(version, unpack_parts(content), stamp)
+            with hospital.registry.pull(version) as record:
+                trainer = _trainer(record, request.training)
+        with stopwatch.on("data"):
+            data = hospital.labelled_data(version)
+        with stopwatch.on("evaluation"):
+            measured = _measure(trainer, data)
+        with stopwatch.on("archive"):
+            hospital.registry.publish(
+                EvaluationManifest(
+                    line=version.line,
+                    branch=version.branch,
+                    round=version.round,
+                    of=version.reference,
+                    by=site.name,
+                    measured=measured,
+                )
             )
-        )
         if site.preview and data.test:
             write_preview(site.work, data.test[0], trainer)
     answer = EvaluateAnswer(
         site=site.name,
         stored=published.reference,
         weights_digest=version.weights.digest,
-        metrics=metrics,
-        cases={"validation": len(data.validation), "test": len(data.test)},
-        quarantined=_counts(data.quarantined),
+        measured=measured,
+        seconds=stopwatch.seconds,
     )
     return pack(answer)
+
+
+def _measure(trainer: Trainer, data: LabelledData) -> Measured:
+    parts = {"validation": data.validation, "test": data.test}
+    metrics: dict[str, float] = {}
+    for part, examples in parts.items():
+        if examples:
+            metrics |= _metrics(part, trainer.evaluate(examples))
+    return Measured(
+        metrics=metrics,
+        cases={part: len(examples) for part, examples in parts.items()},
+        quarantined=_counts(data.quarantined),
+    )
 
 
 def _trainer(record: Record, settings: TrainingTable) -> Trainer:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Annotated, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from federation.config import Name, TrainingTable
 from federation.errors import (
@@ -27,15 +27,13 @@ from federation.errors import (
 )
 from federation.iodeep.codec import Chunks
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import Branch, Reference, Sha256, Text
+from federation.iodeep.manifest import Branch, Counts, Measured, Metrics, Reference, Sha256, Text
 from federation.iodeep.weights import Tensor
 from federation.values import Value
 
 MAX_JSON_CHARACTERS = 4 * 2**20
 
-# Few enough that a manifest with every site's metrics stays small, whatever a site sends.
-Metrics = Annotated[dict[Text, float], Field(max_length=128)]
-Counts = Annotated[dict[Text, NonNegativeInt], Field(max_length=128)]
+Seconds = Annotated[dict[Text, NonNegativeFloat], Field(max_length=16)]
 
 _RECORD = "iodeep"
 _ARRAYS = "arrays"
@@ -79,7 +77,10 @@ class EvaluateRequest(Value):
 
 
 class TrainAnswer(Value):
-    """An update: the trained weights are the arrays, by name."""
+    """An update: the trained weights are the arrays, by name.
+
+    seconds: where the site's time went: ``archive``, ``data``, ``training``, ``evaluation``
+    """
 
     site: Name
     round: PositiveInt
@@ -87,21 +88,20 @@ class TrainAnswer(Value):
     examples: NonNegativeInt
     metrics: Metrics
     quarantined: Counts = {}
+    seconds: Seconds = {}
 
 
 class EvaluateAnswer(Value):
     """The storage receipt of a version, and its metrics on the site's own data.
 
-    metrics: such as ``validation_dice_mean``, ``test_dice_1``; absent without such cases
-    cases:   how many cases each of the metrics' parts is a mean over
+    seconds: where the site's time went
     """
 
     site: Name
     stored: Reference
     weights_digest: Sha256
-    metrics: Metrics
-    cases: Counts
-    quarantined: Counts = {}
+    measured: Measured
+    seconds: Seconds = {}
 
 
 class Code(StrEnum):

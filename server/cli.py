@@ -52,10 +52,15 @@ def run(
     experiment: Annotated[Path, typer.Argument(help="An experiment's TOML document.")],
     overrides: Overrides = None,
     out: Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a federated experiment from its document."""
-    run_simulation(read_experiment(experiment, overrides or ()), out, json)
+    if resume and out is None:
+        raise ConfigError("--resume needs the folder of the interrupted run: --out FOLDER")
+    run_simulation(read_experiment(experiment, overrides or ()), out, json, resume=resume)
 
 
 def configs() -> Path:
@@ -67,7 +72,9 @@ def configs() -> Path:
     raise ConfigError(f"no folder of configs is in {home}; install the software again")
 
 
-def run_simulation(experiment: Experiment, out: Path | None, json: bool) -> None:
+def run_simulation(
+    experiment: Experiment, out: Path | None, json: bool, *, resume: bool = False
+) -> None:
     """Simulate an experiment, and print what came out of it on stdout."""
     from federation.fresh import new_branch  # torch is slow to import
     from server.report.picture import draw_run
@@ -75,18 +82,20 @@ def run_simulation(experiment: Experiment, out: Path | None, json: bool) -> None
     from server.report.summary import RunMetrics
     from server.simulation import AGGREGATOR, Simulation
 
-    branch = new_branch(experiment.name)
-    simulation = Simulation(experiment, out or Path("runs") / branch)
+    folder = out or Path("runs") / new_branch(experiment.name)
+    simulation = Simulation(experiment, folder, resume=resume)
     archive = f"folder:{simulation.archive(AGGREGATOR)}"
     try:
         with simulation:
-            show_import(simulation.import_images(), simulation.cases)
+            show_import(simulation.import_images(), simulation.cases_to_import())
+            branch = simulation.branch()
             simulation.run(branch)
     except (IODeepError, KeyboardInterrupt):
         if (simulation.out / "metrics.jsonl").exists():
             typer.echo(
                 f"The rounds finished so far are whole in every archive below {simulation.out}: "
-                f"iodeep model history {experiment.line} {archive}",
+                f"iodeep model history {experiment.line} {archive}\n"
+                f"To go on: the same command with --resume --out {simulation.out}",
                 err=True,
             )
         raise

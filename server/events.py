@@ -1,18 +1,22 @@
 """What happens in a run, told to whoever watches: the run's folder, a terminal."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from federation.config import Experiment
-from federation.iodeep.manifest import VersionManifest
+from federation.iodeep.manifest import EvaluationManifest, VersionManifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """The run has its starting version; rounds follow."""
+    """The run has its starting version; rounds follow.
+
+    earlier: what a run that was interrupted had finished, the starting version included
+    """
 
     experiment: Experiment
     version: VersionManifest
+    earlier: tuple["Evaluated", ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,38 +30,42 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """One site answered, or did not: ``problem`` says why its answer does not count."""
+    """One site answered, or did not: ``problem`` says why its answer does not count.
+
+    seconds: where the time went, as the site says, with ``transfer``, which is the rest of the
+             time from asking to its answer, and ``aggregation``, which is the server's
+    """
 
     round: int
     work: str
     site: str
     problem: str | None
-    seconds: float
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """A round's version is in the aggregator's archive."""
+    """A round's version is in the aggregator's archive, which took so long."""
 
     version: VersionManifest
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluated:
-    """A version was delivered and evaluated.
-
-    sites: per site its metrics and case counts; a site whose answer does not count is in
-           ``problems`` instead
-    mean:  over all cases of all sites
-    """
+    """A version was delivered and evaluated; the aggregator's record of it says how well."""
 
     version: VersionManifest
-    mean: Mapping[str, float]
-    sites: Mapping[str, Mapping[str, float]]
-    cases: Mapping[str, Mapping[str, int]]
-    problems: Mapping[str, str]
-    quarantined: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    evaluation: EvaluationManifest
 
 
-Event = Started | Asked | Answered | Published | Evaluated
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closed:
+    """A round is over: so many seconds from its beginning, on the clock on the wall."""
+
+    round: int
+    seconds: float
+
+
+Event = Started | Asked | Answered | Published | Evaluated | Closed
 Observer = Callable[[Event], None]

@@ -6,19 +6,21 @@ evaluate (which delivers), train, aggregate, publish, evaluate.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from federation.config import Experiment
-from federation.errors import RoundError, UpdateError
+from federation.errors import RegistryError, RoundError, UpdateError
 from federation.fresh import fresh_version
 from federation.iodeep.codec import Record, describe_weights
 from federation.iodeep.manifest import (
     EvaluationManifest,
     Lineage,
+    Measured,
     Receipt,
     Reference,
     VersionManifest,
@@ -37,9 +39,21 @@ from federation.messages import (
     unpack_tensors,
 )
 from federation.registry import Registry
-from server.events import Answered, Asked, Evaluated, Event, Observer, Published, Started
+from federation.timing import Stopwatch
+from server.events import (
+    Answered,
+    Asked,
+    Closed,
+    Evaluated,
+    Event,
+    Observer,
+    Published,
+    Started,
+)
 from server.strategies import build_strategy
 from server.strategies.arithmetic import check_update
+
+AGGREGATOR = "aggregator"  # who an evaluation over all sites is by
 
 _POLL_S = 0.5
 
@@ -71,21 +85,61 @@ class Rounds:
         Raises :class:`RoundError` below the quorum, saying who was missing and why. Whatever
         happens, every finished round stays whole in every archive that has it.
         """
-        version = self._start()
-        self._tell(Started(experiment=self._experiment, version=version))
-        with self._registry.pull(version) as record:
-            self._evaluate(record, round=0)
-        for round in range(1, self._experiment.rounds + 1):
+        version, earlier = self._start()
+        self._tell(Started(experiment=self._experiment, version=version, earlier=earlier))
+        begin = time.monotonic()
+        if version not in [evaluated.version for evaluated in earlier]:
+            with self._registry.pull(version) as record:
+                self._evaluate(record, version.round)
+            begin = self._close(version.round, begin)
+        for round in range(version.round + 1, self._experiment.rounds + 1):
             with self._registry.pull(version) as record:
                 version = self._train(record, round)
             with self._registry.pull(version) as record:
                 self._evaluate(record, round)
+            begin = self._close(round, begin)
         return version
 
-    def _start(self) -> VersionManifest:
-        manifest, parts = fresh_version(self._experiment, self._branch)
-        self._registry.publish(manifest, parts)
-        return manifest
+    def _start(self) -> tuple[VersionManifest, tuple[Evaluated, ...]]:
+        """The version to go on from, and what is finished: the archive alone knows.
+
+        A round is finished when the aggregator has recorded its evaluation. A version without
+        one was published and perhaps not announced; it is evaluated, never trained again.
+        """
+        versions = self._registry.versions(self._experiment.line, self._branch)
+        if not versions:
+            manifest, parts = fresh_version(self._experiment, self._branch)
+            self._registry.publish(manifest, parts)
+            return manifest, ()
+        self._check_config(versions[-1])
+        evaluations = {
+            evaluation.of: evaluation
+            for evaluation in self._registry.evaluations(self._experiment.line, self._branch)
+            if evaluation.by == AGGREGATOR
+        }
+        earlier = tuple(
+            Evaluated(version=version, evaluation=evaluations[version.reference])
+            for version in versions
+            if version.reference in evaluations
+        )
+        if earlier:
+            last = earlier[-1]
+            self._receipts = dict.fromkeys(last.evaluation.sites, last.version.reference)
+        return versions[-1], earlier
+
+    def _check_config(self, version: VersionManifest) -> None:
+        if version.lineage.config_digest != self._experiment.digest:
+            raise RegistryError(
+                f"branch {self._branch!r} was made by a configuration with digest "
+                f"{version.lineage.config_digest[:12]}…, this one has "
+                f"{self._experiment.digest[:12]}…: a branch goes on as it began. Give the "
+                "configuration of its run folder (config.toml), or start a new run"
+            )
+
+    def _close(self, round: int, begin: float) -> float:
+        now = time.monotonic()
+        self._tell(Closed(round=round, seconds=now - begin))
+        return now
 
     # --- training -------------------------------------------------------------------------
 
@@ -107,7 +161,7 @@ class Rounds:
         strategy = build_strategy(self._experiment.strategy, tensors)
         receipts: list[Receipt] = []
 
-        def accept(site: str, content: RecordDict) -> None:
+        def accept(site: str, content: RecordDict) -> Mapping[str, float]:
             answer = unpack_answer(content, site, TrainAnswer)
             if answer.round != round or answer.start != start.reference:
                 raise UpdateError(f"it answers round {answer.round}; expected {round}")
@@ -124,11 +178,14 @@ class Rounds:
                     metrics=answer.metrics,
                 )
             )
+            return answer.seconds
 
         sites = [site for site in self._experiment.federation.sites if self._has(site, start)]
         problems |= self._ask(MessageType.TRAIN, pack(request), sites, round, accept)
         self._check_quorum([receipt.site for receipt in receipts], problems, round, "trained")
-        weights, parts = describe_weights(strategy.finish())
+        stopwatch = Stopwatch()
+        with stopwatch.on("aggregation"):
+            weights, parts = describe_weights(strategy.finish())
         version = start.model_copy(
             update={
                 "branch": self._branch,
@@ -142,8 +199,9 @@ class Rounds:
                 "weights": weights,
             }
         )
-        self._registry.publish(version, parts)
-        self._tell(Published(version=version))
+        with stopwatch.on("archive"):
+            self._registry.publish(version, parts)
+        self._tell(Published(version=version, seconds=stopwatch.seconds))
         return version
 
     def _deliver_again(self, record: Record, round: int) -> dict[str, str]:
@@ -170,31 +228,22 @@ class Rounds:
         sites = self._experiment.federation.sites
         answers, problems = self._collect_evaluations(record, list(sites), round)
         self._check_quorum(list(answers), problems, round, "evaluated")
-        mean = mean_metrics(answers)
         evaluation = EvaluationManifest(
             line=version.line,
             branch=version.branch,
             round=version.round,
             of=version.reference,
-            by="aggregator",
-            metrics=mean,
-            sites={site: answer.metrics for site, answer in answers.items()},
+            by=AGGREGATOR,
+            measured=mean_over_cases(answers.values()),
+            sites=answers,
+            missing=problems,
         )
         self._registry.publish(evaluation)
-        self._tell(
-            Evaluated(
-                version=version,
-                mean=mean,
-                sites={site: answer.metrics for site, answer in answers.items()},
-                cases={site: answer.cases for site, answer in answers.items()},
-                problems=problems,
-                quarantined={site: answer.quarantined for site, answer in answers.items()},
-            )
-        )
+        self._tell(Evaluated(version=version, evaluation=evaluation))
 
     def _collect_evaluations(
         self, record: Record, sites: list[str], round: int
-    ) -> tuple[dict[str, EvaluateAnswer], dict[str, str]]:
+    ) -> tuple[dict[str, Measured], dict[str, str]]:
         version = record.version
         request = EvaluateRequest(
             manifest=version.canonical.decode(),
@@ -205,15 +254,16 @@ class Rounds:
             training=self._experiment.training,
         )
         content = pack(request, pack_parts([part.view() for part in record.parts]))
-        answers: dict[str, EvaluateAnswer] = {}
+        answers: dict[str, Measured] = {}
 
-        def accept(site: str, content: RecordDict) -> None:
+        def accept(site: str, content: RecordDict) -> Mapping[str, float]:
             answer = unpack_answer(content, site, EvaluateAnswer)
             receipt = (answer.stored, answer.weights_digest)
             if receipt != (version.reference, version.weights.digest):
                 raise UpdateError("its receipt is for another version than was sent")
             self._receipts[site] = version.reference
-            answers[site] = answer
+            answers[site] = answer.measured
+            return answer.seconds
 
         problems = self._ask(MessageType.EVALUATE, content, sites, round, accept)
         return answers, problems
@@ -226,9 +276,11 @@ class Rounds:
         content: RecordDict,
         sites: list[str],
         round: int,
-        accept: Callable[[str, RecordDict], None],
+        accept: Callable[[str, RecordDict], Mapping[str, float]],
     ) -> dict[str, str]:
         """Ask sites, and give their answers to ``accept`` in roster order, one at a time.
+
+        ``accept`` returns the seconds that the site says it spent.
 
         Returns why the others' do not count: not connected, not in time, refused by the site,
         or refused by ``accept`` with an :class:`UpdateError`.
@@ -236,41 +288,45 @@ class Rounds:
         deadline_s = self._experiment.federation.deadline_s
         nodes = {node.name: node.node_id for node in self._grid.get_nodes()}
         self._tell(Asked(round=round, work=work, sites=tuple(sites)))
-        messages = [
-            Message(content, nodes[site], work, ttl=deadline_s, group_id=str(round))
+        messages = {
+            site: Message(content, nodes[site], work, ttl=deadline_s, group_id=str(round))
             for site in sites
             if site in nodes
-        ]
+        }
         deadline = time.monotonic() + deadline_s
-        connected = [site for site in sites if site in nodes]
-        pushed = dict(zip(connected, self._grid.push_messages(messages), strict=True))
+        pushed = dict(zip(messages, self._grid.push_messages(messages.values()), strict=True))
         problems: dict[str, str] = {}
         for site in sites:
-            asked = time.monotonic()
+            stopwatch = Stopwatch()
             try:
                 if site not in pushed:
                     raise UpdateError("it is not connected")
-                accept(site, self._await(pushed[site], deadline))
+                reply = self._await(pushed[site], deadline)
+                with stopwatch.on("aggregation"):
+                    spent = accept(site, reply.content)
+                elapsed = reply.metadata.created_at - messages[site].metadata.created_at
+                stopwatch.seconds |= spent
+                stopwatch.seconds["transfer"] = max(0.0, elapsed - sum(spent.values()))
             except UpdateError as error:
-                problems[site] = str(error)
+                problems[site] = ascii(str(error))[1:-1][:256]  # it goes into a manifest
             self._tell(
                 Answered(
                     round=round,
                     work=work,
                     site=site,
                     problem=problems.get(site),
-                    seconds=time.monotonic() - asked,
+                    seconds=stopwatch.seconds,
                 )
             )
         return problems
 
-    def _await(self, identifier: str, deadline: float) -> RecordDict:
-        """The content of a reply. Raises :class:`UpdateError` where none comes in time."""
+    def _await(self, identifier: str, deadline: float) -> Message:
+        """A reply with content. Raises :class:`UpdateError` where none comes in time."""
         while True:
             for reply in self._grid.pull_messages([identifier]):
                 if reply.has_error():
                     raise UpdateError(f"its client failed ({reply.error.reason:.80})")
-                return reply.content
+                return reply
             if time.monotonic() > deadline:
                 raise UpdateError("no answer came before the round's deadline")
             time.sleep(_POLL_S)
@@ -302,16 +358,19 @@ def unpack_answer(content: RecordDict, site: str, kind: type[Answer]) -> Answer:
     return answer
 
 
-def mean_metrics(answers: Mapping[str, EvaluateAnswer]) -> dict[str, float]:
+def mean_over_cases(answers: Iterable[Measured]) -> Measured:
     """Each metric's mean over all cases of all sites that have it.
 
     ``test_dice_1`` is weighted by the site's ``test`` cases, and so on.
     """
     sums: dict[str, float] = {}
     weights: dict[str, int] = {}
-    for answer in answers.values():
+    total: Counter[str] = Counter()
+    for answer in answers:
+        total.update(answer.cases)
         for name, value in answer.metrics.items():
             cases = answer.cases.get(name.partition("_")[0], 0)
             sums[name] = sums.get(name, 0.0) + cases * value
             weights[name] = weights.get(name, 0) + cases
-    return {name: total / weights[name] for name, total in sums.items() if weights[name]}
+    metrics = {name: value / weights[name] for name, value in sums.items() if weights[name]}
+    return Measured(metrics=metrics, cases=dict(total))

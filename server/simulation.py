@@ -5,6 +5,7 @@ archives are served over DICOM associations on loopback, sites have documents li
 hospital's, and the two Flower apps are those of a deployment.
 """
 
+import fcntl
 import importlib
 import json
 import os
@@ -21,19 +22,21 @@ from flwr.serverapp import Grid, ServerApp
 
 from federation.config import Experiment
 from federation.errors import ConfigError, DataError
-from federation.grid import InProcessGrid
+from federation.fresh import new_branch
+from federation.grid import Budget, InProcessGrid, WorkerGrid
 from federation.pacs import Archive, ArchiveServer, open_gateway
+from federation.registry import Registry
 from federation.samples.case import Case
 from federation.samples.decathlon import read_manifest
 from federation.samples.importer import Quarantined, Stored, import_cases
 from federation.samples.phantom import phantom_cases
-from federation.workers import Budget, WorkerGrid
 
 AGGREGATOR = "aggregator"
 PHANTOM = "phantom"
 PHANTOM_CASES = 12  # per site, with PHANTOM_TEST_CASES more held out
 PHANTOM_TEST_CASES = 4
 
+_IMPORTED = "not-imported.jsonl"  # the cases left out; written when all others are stored
 _SERVER_APP = "server.app:app"
 _CLIENT_APP = "clients.app:app"
 
@@ -45,13 +48,21 @@ class Simulation:
     sites/NAME      a hospital's own folder: its document, its key, its work folder
     """
 
-    def __init__(self, experiment: Experiment, out: Path) -> None:
-        """Raises :class:`ConfigError` where ``out`` holds something already."""
-        if out.exists() and any(out.iterdir()):
-            raise ConfigError(f"{out} is not empty; give another folder with --out")
+    def __init__(self, experiment: Experiment, out: Path, *, resume: bool = False) -> None:
+        """``resume`` goes on with what an interrupted simulation left in ``out``.
+
+        Raises :class:`ConfigError` where ``out`` holds something already, and must not; or the
+        other way round.
+        """
+        begun = (out / "archives" / AGGREGATOR).is_dir()
+        if resume and not begun:
+            raise ConfigError(f"{out} holds no run to resume; start one without --resume")
+        if not resume and out.exists() and any(out.iterdir()):
+            hint = "give another folder with --out" + (", or --resume" if begun else "")
+            raise ConfigError(f"{out} is not empty; {hint}")
         self.experiment = experiment
         self.out = out
-        self.cases = _cases_by_site(experiment)
+        self._cases = _cases_by_site(experiment)
         self._addresses: dict[str, str] = {}
         self._stack = ExitStack()
 
@@ -61,21 +72,35 @@ class Simulation:
     def site(self, name: str) -> Path:
         return self.out / "sites" / name
 
-    def import_images(self) -> Iterator[Stored | Quarantined]:
-        """Store every site's labelled images in its archive, and write its document.
+    def cases_to_import(self) -> dict[str, list[Case]]:
+        """The cases of the sites that were not wholly imported yet."""
+        return {
+            site: cases
+            for site, cases in self._cases.items()
+            if not (self.site(site) / _IMPORTED).exists()
+        }
 
-        What cannot be stored is yielded as quarantined, and noted beside the document.
+    def import_images(self) -> Iterator[Stored | Quarantined]:
+        """Store every site's labelled images in its archive.
+
+        What cannot be stored is yielded as quarantined, and noted in the site's folder.
         """
-        for site, cases in self.cases.items():
-            self.site(site).mkdir(parents=True)
-            _write_document(self.site(site), self.experiment, site, self._addresses[site], cases)
+        for site, cases in self.cases_to_import().items():
+            self.site(site).mkdir(parents=True, exist_ok=True)
+            left_out = []
             with open_gateway(self._addresses[site]) as gateway:
                 for outcome in import_cases(cases, gateway):
                     if isinstance(outcome, Quarantined):
-                        line = {"case": outcome.case.name, "problem": outcome.problem}
-                        with (self.site(site) / "not-imported.jsonl").open("a") as file:
-                            file.write(json.dumps(line) + "\n")
+                        left_out.append({"case": outcome.case.name, "problem": outcome.problem})
                     yield outcome
+            lines = "".join(json.dumps(line) + "\n" for line in left_out)
+            (self.site(site) / _IMPORTED).write_text(lines, encoding="utf-8")
+
+    def branch(self) -> str:
+        """The branch that an interrupted run was writing, or a new one."""
+        with open_gateway(self._addresses[AGGREGATOR]) as gateway:
+            begun = Registry(gateway).branches(self.experiment.line)
+        return begun[-1].name if begun else new_branch(self.experiment.name)
 
     def run(self, branch: str) -> None:
         """Run the experiment: the ServerApp over an in-process grid of the ClientApp.
@@ -84,6 +109,8 @@ class Simulation:
         stays whole in the archives.
         """
         server_app: ServerApp = _load(_SERVER_APP)
+        for site, cases in self._cases.items():
+            _write_document(self.site(site), self.experiment, site, self._addresses[site], cases)
         sites = self.experiment.federation.sites
         documents = {site: {"site": str(self.site(site) / "site.toml")} for site in sites}
         context = Context(
@@ -112,6 +139,7 @@ class Simulation:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            stack.enter_context(_alone(self.out))
             for number, name in enumerate([AGGREGATOR, *self.experiment.federation.sites]):
                 archive = stack.enter_context(Archive(self.archive(name)))
                 server = ArchiveServer(archive, ae_title=f"IODEEP_{number}")
@@ -126,6 +154,18 @@ class Simulation:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder while it is worked in; the system lets go when the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another run is working in {folder}; wait for its end") from None
+        yield
 
 
 def _cases_by_site(experiment: Experiment) -> dict[str, list[Case]]:

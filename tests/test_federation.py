@@ -1,7 +1,9 @@
 """A whole federation from the command line, and what is left of it when things go wrong."""
 
 import csv
+import fcntl
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -215,6 +217,54 @@ def test_ctrl_c_in_mid_round_leaves_finished_rounds_whole(tmp_path: Path) -> Non
         assert iodeep("model", "verify", LINE, archive).returncode == 0
         rows = json.loads(iodeep("model", "history", LINE, archive, "--json").stdout)
         assert finished <= {row["weights_digest"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(20, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
+)
+def test_killed_and_resumed_it_ends_as_if_undisturbed(
+    run: Path, tmp_path: Path, kills: int
+) -> None:
+    """At random moments, sites in one process or in parallel by turns."""
+    expected = [(v["round"], v["weights_digest"]) for v in lines(run / "versions.jsonl")]
+    moments = random.Random(kills)
+    for kill in range(kills):
+        out = tmp_path / str(kill)
+        carried = f"simulation.workers={1 + kill % 2}"
+        process = subprocess.Popen(
+            [IODEEP, *phantom(out, *SMALL, carried)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        started = out / "archives" / "aggregator"
+        while not started.exists():
+            time.sleep(0.01)
+        time.sleep(moments.uniform(10, 30) if kills == 1 else moments.uniform(0, 40))
+        process.kill()
+        process.wait()
+        resumed = iodeep(*phantom(out, *SMALL), "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        told = [(v["round"], v["weights_digest"]) for v in lines(out / "versions.jsonl")]
+        assert told == expected, f"killed in run {kill}"
+        assert lines(out / "metrics.jsonl")[-1].keys() == lines(run / "metrics.jsonl")[-1].keys()
+        for name in ("aggregator", "A", "B"):
+            archive = f"folder:{out}/archives/{name}"
+            assert iodeep("model", "verify", LINE, archive).returncode == 0
+            rows = json.loads(iodeep("model", "history", LINE, archive, "--json").stdout)
+            assert [(row["round"], row["weights_digest"]) for row in rows] == expected
+        shutil.rmtree(out)
+
+
+def test_nothing_to_resume_is_one_sentence(tmp_path: Path) -> None:
+    done = iodeep(*phantom(tmp_path / "out", *SMALL), "--resume")
+    assert "no run to resume" in only_sentence(done)
+
+
+def test_two_runs_in_one_folder_are_refused(run: Path) -> None:
+    with (run / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = iodeep(*phantom(run, *SMALL), "--resume")
+    assert "another run is working" in only_sentence(done)
 
 
 def test_a_site_whose_archive_fails_does_not_stop_the_others(tmp_path: Path) -> None:

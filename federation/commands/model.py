@@ -104,7 +104,7 @@ def history(
         evaluations = registry.evaluations(parsed, name)
     metrics: dict[str, dict[str, float]] = {}
     for evaluation in evaluations:
-        metrics.setdefault(evaluation.of.uid, {}).update(evaluation.metrics)
+        metrics.setdefault(evaluation.of.uid, {}).update(evaluation.measured.metrics)
     rows = [_described(version) | metrics.get(version.uid, {}) for version in versions]
     if json:
         print_json(rows)

@@ -27,6 +27,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
 Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$")]
 Text = Annotated[str, Field(pattern=r"^[ -~]{1,64}$")]
+# Few enough that a manifest with every site's metrics stays small, whatever a site sends.
+Metrics = Annotated[dict[Text, float], Field(max_length=128)]
+Counts = Annotated[dict[Text, NonNegativeInt], Field(max_length=128)]
+Sentence = Annotated[str, Field(pattern=r"^[ -~]{1,256}$")]
 
 
 class Part(Value):
@@ -151,19 +155,33 @@ class VersionManifest(Manifest):
     weights: Weights
 
 
+class Measured(Value):
+    """Metrics of a version on labelled cases.
+
+    metrics:     such as ``test_dice_mean``, ``test_dice_1``; absent without such cases
+    cases:       how many cases the metrics of each part are a mean over: ``test``, ``validation``
+    quarantined: studies left out, by reason
+    """
+
+    metrics: Metrics
+    cases: Counts
+    quarantined: Counts = {}
+
+
 class EvaluationManifest(Manifest):
     """An EVALUATION: metrics of a version, measured after it was written.
 
     by:      the site, or ``aggregator`` for the mean over sites
-    metrics: such as ``test_dice_mean``, ``test_dice_1``
-    sites:   the metrics that each site answered, where an aggregator measured
+    sites:   what each site answered, where an aggregator measured
+    missing: the sites whose answer does not count, and why
     """
 
     kind: Literal["EVALUATION"] = "EVALUATION"
     of: Reference
     by: Text
-    metrics: dict[Text, float]
-    sites: dict[Text, dict[Text, float]] = {}
+    measured: Measured
+    sites: dict[Text, Measured] = {}
+    missing: dict[Text, Sentence] = {}
 
 
 _KINDS: Mapping[str, type[VersionManifest] | type[EvaluationManifest]] = {

@@ -10,9 +10,8 @@ from typing import Any
 import tomli_w
 
 from federation.config import Experiment
-from federation.errors import ConfigError
-from federation.iodeep.manifest import VersionManifest
-from server.events import Evaluated, Event, Published, Started
+from federation.iodeep.manifest import Measured, VersionManifest
+from server.events import Answered, Closed, Evaluated, Event, Published, Started
 
 
 class RunFolder:
@@ -22,26 +21,51 @@ class RunFolder:
     metrics.jsonl   a line for each round and site, and one for each round with ``site: null``
     metrics.csv     the same as a table
     versions.jsonl  the versions, by round
+    timings.jsonl   where the time went, by round, work and site; all other files can be
+                    written again from the aggregator's archive, and are when a run goes on
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        if (path / "metrics.jsonl").exists():
-            raise ConfigError(f"{path} holds a run already; give another folder with --out")
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
         match event:
-            case Started(experiment=experiment, version=version):
-                self._write_experiment(experiment, version)
+            case Started():
+                self._begin(event)
+            case Published(version=version, seconds=seconds):
                 self._add_version(version)
-            case Published(version=version):
-                self._add_version(version)
+                self._add_seconds(version.round, "publish", None, seconds)
+            case Answered(round=round, work=work, site=site, seconds=seconds):
+                self._add_seconds(round, work, site, seconds)
             case Evaluated():
-                lines = list(metrics_lines(event))
-                _append(self.path / "metrics.jsonl", lines)
-                self._append_csv(lines)
+                self._add_metrics(event)
+            case Closed(round=round, seconds=seconds):
+                self._add_seconds(round, "round", None, {"wall": seconds})
+
+    def _begin(self, event: Started) -> None:
+        """Write what the archive knows of earlier rounds; timings are known here alone."""
+        for name in ("metrics.jsonl", "metrics.csv", "versions.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        versions = {evaluated.version.uid: evaluated.version for evaluated in event.earlier}
+        versions[event.version.uid] = event.version
+        self._write_experiment(event.experiment, next(iter(versions.values())))
+        for version in versions.values():
+            self._add_version(version)
+        for evaluated in event.earlier:
+            self._add_metrics(evaluated)
+
+    def _add_metrics(self, event: Evaluated) -> None:
+        lines = list(metrics_lines(event))
+        _append(self.path / "metrics.jsonl", lines)
+        self._append_csv(lines)
+
+    def _add_seconds(
+        self, round: int, work: str, site: str | None, seconds: Mapping[str, float]
+    ) -> None:
+        line = {"round": round, "work": work, "site": site, "seconds": dict(seconds)}
+        _append(self.path / "timings.jsonl", [line])
 
     def _write_experiment(self, experiment: Experiment, version: VersionManifest) -> None:
         document = experiment.model_dump(mode="json", exclude_none=True)
@@ -88,17 +112,11 @@ def metrics_lines(event: Evaluated) -> Iterator[dict[str, Any]]:
     A site whose answer does not count has no numbers, and a ``problem``.
     """
     names = _metric_names(event)
-    total = {part: sum(c.get(part, 0) for c in event.cases.values()) for part in _PARTS}
-    for site in [*event.sites, *event.problems]:
-        yield _line(
-            event.version,
-            site,
-            names,
-            event.sites.get(site, {}),
-            event.cases.get(site, {}),
-            event.problems.get(site),
-        )
-    yield _line(event.version, None, names, event.mean, total, None)
+    for site, measured in event.evaluation.sites.items():
+        yield _line(event.version, site, names, measured, None)
+    for site, problem in event.evaluation.missing.items():
+        yield _line(event.version, site, names, Measured(metrics={}, cases={}), problem)
+    yield _line(event.version, None, names, event.evaluation.measured, None)
 
 
 _PARTS = ("validation", "test")
@@ -114,8 +132,7 @@ def _line(
     version: VersionManifest,
     site: str | None,
     names: list[str],
-    metrics: Mapping[str, float],
-    cases: Mapping[str, int],
+    measured: Measured,
     problem: str | None,
 ) -> dict[str, Any]:
     return {
@@ -123,8 +140,8 @@ def _line(
         "site": site,
         "version": version.uid,
         "weights_digest": version.weights.digest,
-        **{name: metrics.get(name) for name in names},
-        **{f"{part}_cases": cases.get(part, 0) for part in _PARTS},
+        **{name: measured.metrics.get(name) for name in names},
+        **{f"{part}_cases": measured.cases.get(part, 0) for part in _PARTS},
         "problem": problem,
     }
 

@@ -66,11 +66,12 @@ class LiveProgress:
     def __call__(self, event: Event) -> None:
         """Show an event."""
         match event:
-            case Started(experiment=experiment):
+            case Started(experiment=experiment, version=version, earlier=earlier):
                 self._rounds = experiment.rounds
                 sites = len(experiment.federation.sites)
                 steps = sites * (1 + _STEPS_PER_ROUND * experiment.rounds)
-                self._progress.update(self._task, total=steps)
+                done = sites * (1 + _STEPS_PER_ROUND * version.round) if earlier else 0
+                self._progress.update(self._task, total=steps, completed=done)
             case Asked(round=round, work=work, sites=sites):
                 self._sites = sites
                 self._describe(round, work, sites[0] if sites else "")
@@ -107,12 +108,14 @@ class LiveProgress:
 def round_line(event: Evaluated, rounds: int) -> str:
     """A round in one line: mean Dice on validation and test, and each site's on test."""
     sites = "  ".join(
-        f"{site} {_number(metrics.get('test_dice_mean'))}" for site, metrics in event.sites.items()
+        f"{site} {_number(measured.metrics.get('test_dice_mean'))}"
+        for site, measured in event.evaluation.sites.items()
     )
+    mean = event.evaluation.measured.metrics
     return (
         f"round {event.version.round:>3}/{rounds}  "
-        f"validation Dice {_number(event.mean.get('validation_dice_mean'))}  "
-        f"test {_number(event.mean.get('test_dice_mean'))}  ({sites})"
+        f"validation Dice {_number(mean.get('validation_dice_mean'))}  "
+        f"test {_number(mean.get('test_dice_mean'))}  ({sites})"
     )
 
 

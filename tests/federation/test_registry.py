@@ -50,7 +50,8 @@ def test_what_is_published_is_there_for_whoever_looks(registry: Registry, gatewa
     other = Registry(gateway)
     assert other.versions(LINE, "main") == versions
     assert other.latest(LINE, "main") == versions[-1]
-    assert [e.metrics["test_dice_mean"] for e in other.evaluations(LINE, "main")] == [0, 0.1, 0.2]
+    measured = [evaluation.measured for evaluation in other.evaluations(LINE, "main")]
+    assert [m.metrics["test_dice_mean"] for m in measured] == [0, 0.1, 0.2]
     (branch,) = other.branches()
     assert (branch.line, branch.name) == (str(LINE), "main")
 

@@ -1,17 +1,19 @@
 """The round loop over a real archive, with sites that misbehave."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from pydicom import Dataset
 
+from federation.closing import Closing
 from federation.config import Experiment, read_experiment
-from federation.errors import RoundError
+from federation.errors import RegistryError, RoundError
 from federation.grid import InProcessGrid
-from federation.iodeep.manifest import Reference, VersionManifest, parse_manifest
+from federation.iodeep.manifest import Measured, Reference, VersionManifest, parse_manifest
 from federation.iodeep.weights import FLOATING, Tensor, weights_digest
 from federation.messages import (
     Code,
@@ -24,9 +26,10 @@ from federation.messages import (
     unpack,
     unpack_parts,
 )
-from federation.pacs import Archive, open_gateway
+from federation.pacs import Archive, Gateway, open_gateway
+from federation.pacs.gateway import Level
 from federation.registry import Registry
-from server.events import Answered, Evaluated, Event
+from server.events import Answered, Evaluated, Event, Started
 from server.rounds import Rounds
 from server.strategies.arithmetic import as_float64, from_float64
 
@@ -90,8 +93,10 @@ class Sites:
             site=site,
             stored=manifest.reference,
             weights_digest=weights_digest(weights),
-            metrics={"test_dice_mean": 0.1 * ("ABCD".index(site) + 1)},
-            cases={"test": "ABCD".index(site) + 1},
+            measured=Measured(
+                metrics={"test_dice_mean": 0.1 * ("ABCD".index(site) + 1)},
+                cases={"test": "ABCD".index(site) + 1},
+            ),
         )
         return Message(pack(answer), reply_to=message)
 
@@ -150,7 +155,7 @@ def test_every_round_is_published_with_its_parent_and_an_evaluation(registry: Re
     evaluations = registry.evaluations(plan.line, BRANCH)
     assert [e.of for e in evaluations] == [v.reference for v in versions]
     # by cases: (0.1·1 + 0.2·2 + 0.3·3 + 0.4·4) / 10
-    assert evaluations[0].metrics == {"test_dice_mean": pytest.approx(0.3)}
+    assert evaluations[0].measured.metrics == {"test_dice_mean": pytest.approx(0.3)}
     assert [e.version.round for e in events if isinstance(e, Evaluated)] == [0, 1, 2]
     assert all(outcome.problem is None for outcome in registry.verify(plan.line, BRANCH))
 
@@ -246,7 +251,7 @@ def test_a_late_answer_does_not_count(registry: Registry, monkeypatch: pytest.Mo
 
     sites = Sites()
     clock = {"now": 0.0}
-    monkeypatch.setattr(federation.grid.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(federation.grid.in_process.time, "monotonic", lambda: clock["now"])
 
     def slow(request: TrainRequest, answer: TrainAnswer, update: Update) -> Trained:
         clock["now"] += 301
@@ -282,3 +287,97 @@ def test_an_empty_message_from_a_site_does_not_count(registry: Registry) -> None
     )
     version, _ = go(sites, registry, experiment())
     assert [r.site for r in version.lineage.receipts] == ["A", "C", "D"]
+
+
+# --- killed and taken up again ------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The end of a process, as far as the round loop can tell."""
+
+
+class Mortal(Closing):
+    """A gateway whose process is killed at its ``last``-th step.
+
+    A step is any request, and each instance that is stored.
+    """
+
+    def __init__(self, gateway: Gateway, last: int | None = None) -> None:
+        self.gateway = gateway
+        self.address = gateway.address
+        self.last = last
+        self.steps = 0
+
+    def step(self) -> None:
+        if self.steps == self.last:
+            raise Killed
+        self.steps += 1
+
+    def echo(self) -> None:
+        self.gateway.echo()
+
+    def find(self, level: Level, keys: Mapping[str, str]) -> list[Dataset]:
+        self.step()
+        return self.gateway.find(level, keys)
+
+    def store(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            self.step()
+            self.gateway.store([path])
+        self.step()
+
+    def fetch(
+        self, folder: Path, *, study: str, series: str, instance: str | None = None
+    ) -> list[Path]:
+        self.step()
+        return self.gateway.fetch(folder, study=study, series=series, instance=instance)
+
+    def close(self) -> None:
+        self.gateway.close()
+
+
+def weights_of(gateway: Gateway, plan: Experiment) -> list[tuple[int, str]]:
+    versions = Registry(gateway).versions(plan.line, BRANCH)
+    return [(version.round, version.weights.digest) for version in versions]
+
+
+def test_killed_at_any_step_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    """At each request to the archive in turn, in a run of two rounds."""
+    plan = experiment(rounds=2)
+    with Archive(tmp_path / "whole"), open_gateway(f"folder:{tmp_path / 'whole'}") as gateway:
+        mortal = Mortal(gateway)
+        go(Sites(), Registry(mortal), plan)
+        expected = weights_of(gateway, plan)
+        steps = mortal.steps
+    assert steps > 30
+    for last in range(steps):
+        folder = tmp_path / str(last)
+        sites = Sites()
+        with Archive(folder), open_gateway(f"folder:{folder}") as gateway:
+            with pytest.raises(Killed):
+                go(sites, Registry(Mortal(gateway, last)), plan)
+            for _ in range(2):  # taking up what is finished changes nothing
+                version, _ = go(sites, Registry(gateway), plan)
+                assert weights_of(gateway, plan) == expected
+            checked = list(Registry(gateway).verify(plan.line, BRANCH))
+            assert [c.problem for c in checked] == [None] * 6  # no orphan, nothing twice
+            assert [r.examples for r in version.lineage.receipts] == [1, 2, 3, 4]
+        trained = [asked for asked in sites.asked if asked[0] == "train"]
+        assert len(trained) <= 3 * 4  # two rounds, and the one that was cut off
+
+
+def test_a_run_that_is_taken_up_tells_of_what_was_finished(registry: Registry) -> None:
+    plan = experiment(rounds=1)
+    go(Sites(), registry, plan)
+    sites = Sites()
+    _, events = go(sites, registry, plan)
+    (started,) = events
+    assert isinstance(started, Started)
+    assert [evaluated.version.round for evaluated in started.earlier] == [0, 1]
+    assert sites.asked == []
+
+
+def test_a_branch_goes_on_with_its_own_configuration_only(registry: Registry) -> None:
+    go(Sites(), registry, experiment(rounds=1))
+    with pytest.raises(RegistryError, match="goes on as it began"):
+        go(Sites(), registry, experiment(rounds=2))

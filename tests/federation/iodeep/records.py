@@ -10,6 +10,7 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import (
     EvaluationManifest,
     Lineage,
+    Measured,
     OutputLabel,
     Receipt,
     Reference,
@@ -69,7 +70,7 @@ def evaluation(of: VersionManifest, dice: float = 0.5) -> EvaluationManifest:
         round=of.round,
         of=of.reference,
         by="A",
-        metrics={"test_dice_mean": dice},
+        measured=Measured(metrics={"test_dice_mean": dice}, cases={"test": 2}),
     )
 
 

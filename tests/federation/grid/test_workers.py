@@ -12,9 +12,9 @@ import psutil
 import pytest
 from flwr.app import Message, RecordDict
 
-from federation.workers import Budget, WorkerGrid
+from federation.grid import Budget, WorkerGrid
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENOUGH = 10**12
 
 
@@ -22,7 +22,7 @@ ENOUGH = 10**12
 def grid(sites: dict[str, dict[str, str]], processes: int = 2) -> Iterator[WorkerGrid]:
     named = {name: {"name": name, **config} for name, config in sites.items()}
     budget = Budget(processes=processes, memory_bytes=ENOUGH)
-    with WorkerGrid("tests.federation.answering_app:app", named, budget) as opened:
+    with WorkerGrid("tests.federation.grid.answering_app:app", named, budget) as opened:
         yield opened
 
 
@@ -99,14 +99,14 @@ def test_a_budget(processes: int, memory: int, peak: int, workers: int) -> None:
 def test_a_small_budget_gives_one_worker() -> None:
     named = {name: {"name": name} for name in "ABCD"}
     budget = Budget(processes=4, memory_bytes=10**9)
-    with WorkerGrid("tests.federation.answering_app:app", named, budget) as few:
+    with WorkerGrid("tests.federation.grid.answering_app:app", named, budget) as few:
         assert len({said(pull(few, identifier))[1] for identifier in ask(few)}) == 1
 
 
 def test_workers_that_need_more_than_the_budget_become_fewer() -> None:
     named = {name: {"name": name, "do": "fill"} for name in "AB"}
     budget = Budget(processes=4, memory_bytes=2 * 10**9)
-    with WorkerGrid("tests.federation.answering_app:app", named, budget) as few:
+    with WorkerGrid("tests.federation.grid.answering_app:app", named, budget) as few:
         first = {said(pull(few, identifier))[1] for identifier in ask(few)}
         then = {said(pull(few, identifier))[1] for identifier in ask(few)}
     assert (len(first), len(then)) == (2, 1)
@@ -123,7 +123,7 @@ def test_closing_ends_every_worker() -> None:
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys; from tests.federation.test_workers import ask, grid\n"
+        "import sys; from tests.federation.grid.test_workers import ask, grid\n"
         "import psutil\n"
         "with grid({'A': {'do': 'hang'}, 'B': {'do': 'hang'}}) as two:\n"
         "    ask(two)\n"

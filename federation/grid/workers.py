@@ -29,7 +29,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from federation.closing import Closing
-from federation.grid import LocalGrid, answer, failed, late, node_context
+from federation.grid.local import LocalGrid, answer, failed, late, node_context
 from federation.quiet import keep_libraries_quiet
 
 # What a worker is taken to need until one has told: torch, MONAI and a small network.

@@ -138,17 +138,26 @@ class Augmentation(Value):
 class TrainingTable(Value):
     """``[training]``: what every site does in a round.
 
+    epochs:   passes over a site's examples (1); or else
+    steps:    optimiser steps, however many examples a site has
     schedule: of the learning rate over all steps of all rounds, or ``constant``
     threads:  torch threads; part of the result, as sums depend on it
     """
 
-    epochs: PositiveInt = 1
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
     batch_size: PositiveInt = 2
     optimizer: Optimizer = Optimizer()
     schedule: Literal["constant", "cosine"] = "constant"
     loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
     augmentation: Augmentation = Augmentation()
     threads: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("a round is so many epochs or so many steps; give one of them")
+        return self
 
 
 class Experiment(Value):

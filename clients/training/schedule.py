@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from federation.config import TrainingTable
 
 
-def steps_per_epoch(settings: TrainingTable, examples: int) -> int:
-    """Batches in an epoch; the last may be smaller."""
-    return math.ceil(examples / settings.batch_size)
+def steps_per_round(settings: TrainingTable, examples: int) -> int:
+    """Optimiser steps of a round: so many, or those of so many epochs.
+
+    An epoch ends with a smaller batch where the examples do not fill it.
+    """
+    if settings.steps is not None:
+        return settings.steps
+    return (settings.epochs or 1) * math.ceil(examples / settings.batch_size)
 
 
 def learning_rates(
@@ -20,7 +25,7 @@ def learning_rates(
     (Loshchilov and Hutter, *SGDR*, 2017, without restarts): rounds continue each other, as if
     the site trained alone for as long.
     """
-    steps = settings.epochs * steps_per_epoch(settings, examples)
+    steps = steps_per_round(settings, examples)
     for step in range((round - 1) * steps, round * steps):
         yield settings.optimizer.lr * _factor(settings, step / (rounds * steps))
 

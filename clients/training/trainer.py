@@ -13,7 +13,7 @@ from clients.training.augmentation import RandomChanges
 from clients.training.losses import build_loss
 from clients.training.metrics import Evaluation, dice_per_label, summarise
 from clients.training.reproducible import reproducible
-from clients.training.schedule import learning_rates, steps_per_epoch
+from clients.training.schedule import learning_rates, steps_per_round
 from federation.config import Optimizer, TrainingTable
 from federation.errors import DataError, ModelError
 
@@ -31,7 +31,7 @@ class Example(Protocol):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
     """What one round of training was: distinct examples, optimiser steps, and the mean loss
-    over the last epoch's examples, as they were met."""
+    over the examples of all steps, as they were met."""
 
     examples: int
     steps: int
@@ -73,33 +73,34 @@ class Trainer:
         seed: int,
         round: int = 1,
         rounds: int = 1,
-        on_epoch: Callable[[int, float], None] | None = None,
+        on_step: Callable[[int, float], None] | None = None,
     ) -> FitResult:
-        """Train for one round: ``settings.epochs`` passes over ``examples``.
+        """Train for one round: as many epochs over ``examples``, or steps, as settings say.
 
         The optimiser starts anew; the learning rate goes on where ``round`` of ``rounds``,
-        counted from 1, says. ``on_epoch`` hears the epoch, from 1, and its mean loss.
+        counted from 1, says. ``on_step`` hears the step, from 1, and its loss.
 
         Raises :class:`DataError` for no examples, labels beyond ``labels`` or sizes that
         differ within a batch, and :class:`ModelError` when the loss is not finite.
         """
         _require(examples)
-        steps = self.settings.epochs * steps_per_epoch(self.settings, len(examples))
+        steps = steps_per_round(self.settings, len(examples))
         rates = learning_rates(self.settings, len(examples), round=round, rounds=rounds)
         with reproducible(seed=seed, threads=self.settings.threads, device=self.device):
             optimizer = _build_optimizer(self.network, self.settings.optimizer)
             order = torch.Generator().manual_seed(seed)
             changes = RandomChanges(self.settings.augmentation, seed=seed)
             self.network.train()
-            for epoch in range(1, self.settings.epochs + 1):
-                total = 0.0
-                for image, label in self._batches(examples, order, changes):
-                    loss = self._step(optimizer, next(rates), image, label)
-                    total += loss * len(image)
-                mean = total / len(examples)
-                if on_epoch:
-                    on_epoch(epoch, mean)
-        return FitResult(examples=len(examples), steps=steps, loss=mean)
+            total, seen = 0.0, 0
+            batches = self._batches(examples, order, changes)
+            for step, rate in enumerate(rates, start=1):
+                image, label = next(batches)
+                loss = self._step(optimizer, rate, image, label)
+                total += loss * len(image)
+                seen += len(image)
+                if on_step:
+                    on_step(step, loss)
+        return FitResult(examples=len(examples), steps=steps, loss=total / seen)
 
     def evaluate(self, examples: Sequence[Example]) -> Evaluation:
         """Dice and loss of the network as it is, one case at a time.
@@ -125,16 +126,17 @@ class Trainer:
     def _batches(
         self, examples: Sequence[Example], order: torch.Generator, changes: RandomChanges
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every example once, shuffled and changed: (B, 1, D, H, W) on the device, both."""
-        shuffled = torch.randperm(len(examples), generator=order).tolist()
+        """Epoch after epoch, each shuffled anew and changed: (B, 1, D, H, W) on the device."""
         size = self.settings.batch_size
-        for first in range(0, len(shuffled), size):
-            chosen = [examples[index] for index in shuffled[first : first + size]]
-            if len({example.image.shape for example in chosen}) > 1:
-                raise DataError("examples of one batch differ in size; preprocess them to one")
-            changed = [changes(example.image, self._checked(example.label)) for example in chosen]
-            images, labels = zip(*changed, strict=True)
-            yield torch.stack(images).to(self.device), torch.stack(labels).to(self.device)
+        while True:
+            shuffled = torch.randperm(len(examples), generator=order).tolist()
+            for first in range(0, len(shuffled), size):
+                chosen = [examples[index] for index in shuffled[first : first + size]]
+                if len({example.image.shape for example in chosen}) > 1:
+                    raise DataError("examples of one batch differ in size; preprocess them to one")
+                changed = [changes(one.image, self._checked(one.label)) for one in chosen]
+                images, labels = zip(*changed, strict=True)
+                yield torch.stack(images).to(self.device), torch.stack(labels).to(self.device)
 
     def _step(
         self, optimizer: torch.optim.Optimizer, rate: float, image: Tensor, label: Tensor

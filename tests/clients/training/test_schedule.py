@@ -2,7 +2,7 @@
 
 import pytest
 
-from clients.training.schedule import learning_rates, steps_per_epoch
+from clients.training.schedule import learning_rates, steps_per_round
 from federation.config import TrainingTable
 
 
@@ -34,4 +34,4 @@ def test_constant_stays():
 
 @pytest.mark.parametrize(("examples", "batch", "steps"), [(1, 4, 1), (4, 4, 1), (5, 4, 2)])
 def test_the_last_batch_may_be_smaller(examples, batch, steps):
-    assert steps_per_epoch(table(batch_size=batch), examples) == steps
+    assert steps_per_round(table(batch_size=batch), examples) == steps

@@ -67,22 +67,34 @@ def test_fit_leaves_torch_as_it_was():
     trainer = tiny_trainer(threads=threads + 1)
     seen = []
 
-    trainer.fit(boxes(2), seed=1, on_epoch=lambda *_: seen.append(torch.get_num_threads()))
+    trainer.fit(boxes(2), seed=1, on_step=lambda *_: seen.append(torch.get_num_threads()))
 
-    assert seen == [threads + 1]
+    assert set(seen) == {threads + 1}
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_fit_tells_of_every_epoch():
+@pytest.mark.parametrize(("settings", "steps"), [({"epochs": 3}, 6), ({"steps": 5}, 5), ({}, 2)])
+def test_fit_makes_the_steps_it_was_given_and_tells_of_each(settings, steps):
     told: list[tuple[int, float]] = []
-    result = tiny_trainer(epochs=3).fit(
-        boxes(3), seed=1, on_epoch=lambda epoch, loss: told.append((epoch, loss))
+    result = tiny_trainer(**settings).fit(
+        boxes(4), seed=1, on_step=lambda step, loss: told.append((step, loss))
     )
 
-    assert [epoch for epoch, _ in told] == [1, 2, 3]
-    assert told[-1][1] == result.loss
+    assert [step for step, _ in told] == list(range(1, steps + 1))
+    assert result.steps == steps
+    assert result.loss == pytest.approx(sum(loss for _, loss in told) / steps)
+
+
+def test_steps_are_those_of_epochs():
+    by_epochs, by_steps = tiny_trainer(epochs=2), tiny_trainer(steps=4)
+    for trainer in (by_epochs, by_steps):
+        trainer.fit(boxes(3), seed=1)
+    for one, other in zip(
+        by_epochs.network.parameters(), by_steps.network.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
 
 
 def test_a_diverging_fit_is_an_error():

@@ -33,6 +33,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T", bound=Value)
 
+POOLED = "pooled"  # the site of a centralised experiment
+
 
 # --- an experiment: what to train, with whom, how ---------------------------------------
 
@@ -96,11 +98,13 @@ class SimulationTable(Value):
 class StrategyTable(Value):
     """``[strategy]``: how updates become the next version.
 
+    name: ``fedavg``; or, to measure a federation by, ``centralised`` (one site that has the data
+          of all, and makes their steps together) or ``local`` (each site alone)
     max_update_ratio bounds an update: the L2 norm of its change over that of the version it
     started from. It is there to stop nonsense, not to shape learning.
     """
 
-    name: Literal["fedavg"] = "fedavg"
+    name: Literal["fedavg", "centralised", "local"] = "fedavg"
     max_update_ratio: PositiveFloat = 10.0
 
 
@@ -176,6 +180,32 @@ class Experiment(Value):
     @property
     def line(self) -> Line:
         return Line.parse(self.model.line)
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """Who trains and evaluates: the sites, or the one that has all their data."""
+        return (POOLED,) if self.strategy.name == "centralised" else self.federation.sites
+
+    @property
+    def quorum(self) -> int:
+        """How many of the roster a round needs."""
+        return min(self.federation.quorum, len(self.roster))
+
+    @property
+    def site_training(self) -> TrainingTable:
+        """What each of the roster does in a round."""
+        steps = self.training.steps
+        if self.strategy.name != "centralised" or steps is None:
+            return self.training
+        return self.training.model_copy(update={"steps": steps * len(self.federation.sites)})
+
+    def alone(self) -> dict[str, "Experiment"]:
+        """The experiments of a ``local`` one, by site: a federation of that site alone."""
+        only = {site: {"sites": (site,), "quorum": 1} for site in self.federation.sites}
+        return {
+            site: self.model_copy(update={"federation": self.federation.model_copy(update=update)})
+            for site, update in only.items()
+        }
 
     @property
     def digest(self) -> str:

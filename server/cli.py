@@ -77,34 +77,59 @@ def run_simulation(
 ) -> None:
     """Simulate an experiment, and print what came out of it on stdout."""
     from federation.fresh import new_branch  # torch is slow to import
+
+    folder = out or Path("runs") / new_branch(experiment.name)
+    if experiment.strategy.name != "local":
+        result = _simulate(experiment, folder, resume=resume)
+        if json:
+            print_json(result)
+        else:
+            _print_result(result)
+        return
+    results = {
+        site: _simulate(alone, folder / site, resume=resume and (folder / site).exists())
+        for site, alone in experiment.alone().items()
+    }
+    if json:
+        print_json(results)
+    else:
+        columns = ("round", "validation_dice_mean", "test_dice_mean", "folder")
+        rows = [
+            {"site": site} | {c: result[c] for c in columns} for site, result in results.items()
+        ]
+        print_table("Each site alone", rows)
+
+
+def _simulate(experiment: Experiment, folder: Path, *, resume: bool) -> dict[str, Any]:
+    """One federation, from its images to its picture; returns what there is to say of it."""
     from server.report.picture import draw_run
     from server.report.progress import show_import
     from server.report.summary import RunMetrics
     from server.simulation import AGGREGATOR, Simulation
 
-    folder = out or Path("runs") / new_branch(experiment.name)
     simulation = Simulation(experiment, folder, resume=resume)
-    archive = f"folder:{simulation.archive(AGGREGATOR)}"
+    archives = {
+        name: f"folder:{simulation.archive(name)}" for name in (AGGREGATOR, *experiment.roster)
+    }
     try:
         with simulation:
             show_import(simulation.import_images(), simulation.cases_to_import())
             branch = simulation.branch()
             simulation.run(branch)
     except (IODeepError, KeyboardInterrupt):
-        if (simulation.out / "metrics.jsonl").exists():
+        if (folder / "metrics.jsonl").exists():
             typer.echo(
-                f"The rounds finished so far are whole in every archive below {simulation.out}: "
-                f"iodeep model history {experiment.line} {archive}\n"
-                f"To go on: the same command with --resume --out {simulation.out}",
+                f"The rounds finished so far are whole in every archive below {folder}: "
+                f"iodeep model history {experiment.line} {archives[AGGREGATOR]}\n"
+                f"To go on: the same command with --resume and its --out",
                 err=True,
             )
         raise
-    metrics = RunMetrics.read(simulation.out)
-    sites = experiment.federation.sites
-    previews = {site: simulation.site(site) / "work" / "preview.npz" for site in sites}
-    picture = draw_run(metrics, experiment.model.labels, previews, simulation.out / "picture.png")
+    metrics = RunMetrics.read(folder)
+    previews = {site: simulation.site(site) / "work" / "preview.npz" for site in experiment.roster}
+    picture = draw_run(metrics, experiment.model.labels, previews, folder / "picture.png")
     last = metrics.last()
-    result: dict[str, Any] = {
+    return {
         "line": str(experiment.line),
         "branch": branch,
         "round": last["round"],
@@ -112,17 +137,20 @@ def run_simulation(
         "weights_digest": last["weights_digest"],
         "validation_dice_mean": last["validation_dice_mean"],
         "test_dice_mean": last["test_dice_mean"],
-        "folder": str(simulation.out),
+        "folder": str(folder),
         "picture": str(picture),
-        "archives": {name: f"folder:{simulation.archive(name)}" for name in (AGGREGATOR, *sites)},
+        "archives": archives,
     }
-    if json:
-        print_json(result)
-        return
-    print_table("Test Dice by round and site", metrics.dice_table())
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    from server.report.summary import RunMetrics
+
+    print_table("Test Dice by round and site", RunMetrics.read(Path(result["folder"])).dice_table())
+    archive = next(iter(result["archives"].values()))
     typer.echo(
-        f"\n{result['line']}, branch {branch}: {last['version']}\n"
-        f"picture: {picture}\n"
-        f"folder:  {simulation.out}\n"
+        f"\n{result['line']}, branch {result['branch']}: {result['version']}\n"
+        f"picture: {result['picture']}\n"
+        f"folder:  {result['folder']}\n"
         f"look:    iodeep model history {result['line']} {archive}"
     )

@@ -155,7 +155,7 @@ class Rounds:
             round=round,
             rounds=self._experiment.rounds,
             seed=self._experiment.seed,
-            training=self._experiment.training,
+            training=self._experiment.site_training,
         )
         tensors = record.tensors()
         strategy = build_strategy(self._experiment.strategy, tensors)
@@ -180,7 +180,7 @@ class Rounds:
             )
             return answer.seconds
 
-        sites = [site for site in self._experiment.federation.sites if self._has(site, start)]
+        sites = [site for site in self._experiment.roster if self._has(site, start)]
         problems |= self._ask(MessageType.TRAIN, pack(request), sites, round, accept)
         self._check_quorum([receipt.site for receipt in receipts], problems, round, "trained")
         stopwatch = Stopwatch()
@@ -206,11 +206,7 @@ class Rounds:
 
     def _deliver_again(self, record: Record, round: int) -> dict[str, str]:
         """Sites without a receipt for the version get it once more before they train."""
-        lacking = [
-            site
-            for site in self._experiment.federation.sites
-            if not self._has(site, record.version)
-        ]
+        lacking = [site for site in self._experiment.roster if not self._has(site, record.version)]
         if not lacking:
             return {}
         _, problems = self._collect_evaluations(record, lacking, round)
@@ -225,7 +221,7 @@ class Rounds:
     def _evaluate(self, record: Record, round: int) -> None:
         """Deliver a version to every site, gather their metrics, record the mean."""
         version = record.version
-        sites = self._experiment.federation.sites
+        sites = self._experiment.roster
         answers, problems = self._collect_evaluations(record, list(sites), round)
         self._check_quorum(list(answers), problems, round, "evaluated")
         evaluation = EvaluationManifest(
@@ -251,7 +247,7 @@ class Rounds:
             study_time=record.stamp.study_time,
             content_date=record.stamp.content_date,
             content_time=record.stamp.content_time,
-            training=self._experiment.training,
+            training=self._experiment.site_training,
         )
         content = pack(request, pack_parts([part.view() for part in record.parts]))
         answers: dict[str, Measured] = {}
@@ -334,11 +330,11 @@ class Rounds:
     def _check_quorum(
         self, counted: list[str], problems: Mapping[str, str], round: int, what: str
     ) -> None:
-        quorum = self._experiment.federation.quorum
+        quorum = self._experiment.quorum
         if len(counted) < quorum:
             missing = "; ".join(f"{site}: {problem}" for site, problem in problems.items())
             raise RoundError(
-                f"round {round}: {len(counted)} of {len(self._experiment.federation.sites)} sites "
+                f"round {round}: {len(counted)} of {len(self._experiment.roster)} sites "
                 f"{what}, {quorum} are needed. Missing: {missing}"
             )
 

@@ -20,7 +20,7 @@ import tomli_w
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from federation.config import Experiment
+from federation.config import POOLED, Experiment
 from federation.errors import ConfigError, DataError
 from federation.fresh import new_branch
 from federation.grid import Budget, InProcessGrid, WorkerGrid
@@ -111,7 +111,7 @@ class Simulation:
         server_app: ServerApp = _load(_SERVER_APP)
         for site, cases in self._cases.items():
             _write_document(self.site(site), self.experiment, site, self._addresses[site], cases)
-        sites = self.experiment.federation.sites
+        sites = self.experiment.roster
         documents = {site: {"site": str(self.site(site) / "site.toml")} for site in sites}
         context = Context(
             run_id=1,
@@ -140,7 +140,7 @@ class Simulation:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(_alone(self.out))
-            for number, name in enumerate([AGGREGATOR, *self.experiment.federation.sites]):
+            for number, name in enumerate([AGGREGATOR, *self.experiment.roster]):
                 archive = stack.enter_context(Archive(self.archive(name)))
                 server = ArchiveServer(archive, ae_title=f"IODEEP_{number}")
                 self._addresses[name] = stack.enter_context(server).address
@@ -169,6 +169,14 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _cases_by_site(experiment: Experiment) -> dict[str, list[Case]]:
+    """The cases of each of the roster: its own, or those of all sites together."""
+    cases = _cases_of_sites(experiment)
+    if experiment.strategy.name == "centralised":
+        return {POOLED: [case for found in cases.values() for case in found]}
+    return cases
+
+
+def _cases_of_sites(experiment: Experiment) -> dict[str, list[Case]]:
     """Every site's cases: made, or those that a folder's manifest gives to it."""
     sites = experiment.federation.sites
     if experiment.data is None:
@@ -196,8 +204,9 @@ def _write_document(
     folder: Path, experiment: Experiment, name: str, address: str, cases: list[Case]
 ) -> None:
     """A hospital's document. The held-out patients are those of the data's own split."""
-    # A real site draws its key at random; here equal runs shall split equally.
-    (folder / "split.key").write_text(f"{experiment.seed}/{name}\n", encoding="utf-8")
+    # A real site draws its key at random. Here equal runs shall split equally, whether a patient
+    # is at a site or in the pool of all.
+    (folder / "split.key").write_text(f"simulation {experiment.seed}\n", encoding="utf-8")
     document = {
         "name": name,
         "preview": True,
@@ -223,9 +232,7 @@ def _budget(experiment: Experiment) -> Budget:
     processes = settings.workers or max(1, (cores or 1) // experiment.training.threads)
     free_bytes = psutil.virtual_memory().available
     memory_bytes = settings.memory_gb * 1e9 if settings.memory_gb else free_bytes * 3 / 4
-    return Budget(
-        processes=min(processes, len(experiment.federation.sites)), memory_bytes=int(memory_bytes)
-    )
+    return Budget(processes=min(processes, len(experiment.roster)), memory_bytes=int(memory_bytes))
 
 
 def _load(reference: str) -> Any:

@@ -21,7 +21,7 @@ from tests.peers import shared_data
 ROOT = Path(__file__).parents[1]
 IODEEP = str(Path(sys.executable).parent / "iodeep")
 LINE = "MR/brain/-/phantom-unet"
-SMALL = ["rounds=2", 'federation.sites=["A","B"]', "federation.quorum=2", "training.epochs=3"]
+SMALL = ["rounds=2", 'federation.sites=["A","B"]', "federation.quorum=2", "training.steps=15"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -255,6 +255,25 @@ def test_killed_and_resumed_it_ends_as_if_undisturbed(
         shutil.rmtree(out)
 
 
+def test_yardsticks_make_the_same_steps_with_pooled_data_and_alone(tmp_path: Path) -> None:
+    few = [*SMALL, "rounds=1", "training.steps=3"]
+    pooled = iodeep(*phantom(tmp_path / "c", *few, "strategy.name=centralised"))
+    assert pooled.returncode == 0, pooled.stderr
+    alone = iodeep(*phantom(tmp_path / "l", *few, "strategy.name=local"))
+    assert alone.returncode == 0, alone.stderr
+    own = {
+        site: lines(tmp_path / "l" / site / "metrics.jsonl")[-1]
+        for site in json.loads(alone.stdout)
+    }
+    of_all = lines(tmp_path / "c" / "metrics.jsonl")[-1]
+    for part in ("validation_cases", "test_cases"):
+        assert of_all[part] == sum(line[part] for line in own.values())
+    first = {lines(tmp_path / "l" / s / "versions.jsonl")[0]["weights_digest"] for s in own}
+    assert first == {lines(tmp_path / "c" / "versions.jsonl")[0]["weights_digest"]}
+    last = {lines(tmp_path / "l" / s / "versions.jsonl")[-1]["weights_digest"] for s in own}
+    assert len(last) == 2
+
+
 def test_nothing_to_resume_is_one_sentence(tmp_path: Path) -> None:
     done = iodeep(*phantom(tmp_path / "out", *SMALL), "--resume")
     assert "no run to resume" in only_sentence(done)
@@ -274,7 +293,7 @@ def test_a_site_whose_archive_fails_does_not_stop_the_others(tmp_path: Path) -> 
 
     plan = read_experiment(
         ROOT / "configs" / "phantom.toml",
-        ["rounds=1", 'federation.sites=["A","B","C"]', "federation.quorum=2", "training.epochs=1"],
+        ["rounds=1", 'federation.sites=["A","B","C"]', "federation.quorum=2", "training.steps=5"],
     )
     simulation = Simulation(plan, tmp_path / "out")
     with simulation:
@@ -323,7 +342,7 @@ def test_a_federation_on_real_mr(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = iodeep(
         "run", str(ROOT / "configs" / "hippocampus.toml"), f"data={small}", "rounds=1",
-        'federation.sites=["A","B"]', "federation.quorum=2", "training.epochs=1",
+        'federation.sites=["A","B"]', "federation.quorum=2", "training.steps=5",
         "--out", str(out), "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

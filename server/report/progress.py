@@ -68,7 +68,7 @@ class LiveProgress:
         match event:
             case Started(experiment=experiment, version=version, earlier=earlier):
                 self._rounds = experiment.rounds
-                sites = len(experiment.federation.sites)
+                sites = len(experiment.roster)
                 steps = sites * (1 + _STEPS_PER_ROUND * experiment.rounds)
                 done = sites * (1 + _STEPS_PER_ROUND * version.round) if earlier else 0
                 self._progress.update(self._task, total=steps, completed=done)

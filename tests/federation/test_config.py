@@ -69,7 +69,7 @@ def digest_with(*overrides: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=9", "rounds=9", "training.epochs=9", "model.line=MR/brain/-/x"]
+    "override", ["seed=9", "rounds=9", "training.steps=9", "model.line=MR/brain/-/x"]
 )
 def test_the_digest_covers_what_decides_the_result(override: str) -> None:
     assert digest_with(override) != digest_with()
@@ -110,3 +110,23 @@ def test_a_line_without_data_at_the_site_is_named(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(SITE)
     with pytest.raises(ConfigError, match=r"\[data.liver\]"):
         read_site(tmp_path / "site.toml").data_for(Line.parse("CT/liver/-/unet"))
+
+
+def test_yardsticks_come_from_the_same_document() -> None:
+    path, overrides = CONFIGS / "hippocampus.toml", ["training.steps=18"]
+    federated = read_experiment(path, overrides)
+    pooled = read_experiment(path, [*overrides, "strategy.name=centralised"])
+    assert (pooled.roster, pooled.quorum) == (("pooled",), 1)
+    assert pooled.site_training.steps == 4 * 18
+    assert federated.site_training == federated.training
+    alone = read_experiment(path, [*overrides, "strategy.name=local"]).alone()
+    assert list(alone) == ["A", "B", "C", "D"]
+    assert {one.roster for one in alone.values()} == {("A",), ("B",), ("C",), ("D",)}
+    assert {one.site_training.steps for one in alone.values()} == {18}
+    digests = {one.digest for one in (federated, pooled, *alone.values())}
+    assert len(digests) == 6
+
+
+def test_a_round_is_epochs_or_steps() -> None:
+    with pytest.raises(ConfigError, match="give one of them"):
+        read_experiment(CONFIGS / "phantom.toml", ["training.epochs=1"])

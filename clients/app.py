@@ -8,6 +8,7 @@ stays in the site's own log.
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -17,27 +18,33 @@ from clients.data import LabelledData, Reason
 from clients.hospital import Hospital
 from clients.log import write_log
 from clients.preview import write_preview
-from clients.training import Evaluation, Trainer, seed_for
+from clients.training import Evaluation, Trainer, names_of_layers, seed_for
 from federation.config import Site, TrainingTable, read_site
 from federation.errors import CodecError, ConfigError
-from federation.iodeep.codec import Record
+from federation.iodeep.codec import describe_weights
 from federation.iodeep.header import Stamp
 from federation.iodeep.manifest import (
     EvaluationManifest,
     Measured,
+    StateManifest,
     VersionManifest,
     parse_manifest,
 )
+from federation.iodeep.statistics import is_statistic
+from federation.iodeep.weights import Tensor
 from federation.messages import (
     EvaluateAnswer,
     EvaluateRequest,
     Refusal,
+    StatisticsAnswer,
+    StatisticsRequest,
     TrainAnswer,
     TrainRequest,
     code_of,
     pack,
     unpack,
     unpack_parts,
+    unpack_tensors,
 )
 from federation.networks import build_network, load_tensors, tensors_of
 from federation.quiet import keep_libraries_quiet
@@ -50,6 +57,12 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Pull the version from the site's archive, train on its data, answer with the update."""
     return _answer(message, context, _train)
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Measure normalisation statistics under the weights that came."""
+    return _answer(message, context, _measure_statistics)
 
 
 @app.evaluate()
@@ -66,8 +79,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
             version = hospital.registry.resolve(
                 request.line, request.branch, request.start_round, request.start
             )
-            with hospital.registry.pull(version) as record:
-                trainer = _trainer(record, request.training)
+            trainer = _trainer(hospital, version, request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
         with stopwatch.on("training"):
@@ -77,6 +89,10 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
                 round=request.round,
                 rounds=request.rounds,
             )
+        update = tensors_of(trainer.network)
+        if request.training.normalisation == "local":
+            with stopwatch.on("archive"):
+                _keep_own(hospital, version, request.round, trainer, update)
     answer = TrainAnswer(
         site=site.name,
         round=request.round,
@@ -86,7 +102,32 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         quarantined=_counts(data.quarantined),
         seconds=stopwatch.seconds,
     )
-    return pack(answer, tensors_of(trainer.network))
+    return pack(answer, update)
+
+
+def _measure_statistics(site: Site, content: RecordDict) -> RecordDict:
+    request = unpack(content, StatisticsRequest)
+    stopwatch = Stopwatch()
+    with Hospital(site) as hospital:
+        with stopwatch.on("archive"):
+            version = hospital.registry.resolve(
+                request.line, request.branch, request.start_round, request.start
+            )
+        with stopwatch.on("data"):
+            data = hospital.labelled_data(version)
+    network = build_network(version.architecture)
+    load_tensors(network, unpack_tensors(content))
+    trainer = Trainer(network, request.training, labels=len(version.outputs))
+    with stopwatch.on("training"):
+        trainer.estimate_statistics(data.train)
+    answer = StatisticsAnswer(
+        site=site.name,
+        round=request.round,
+        examples=len(data.train),
+        seconds=stopwatch.seconds,
+    )
+    tensors = tensors_of(trainer.network)
+    return pack(answer, {name: t for name, t in tensors.items() if is_statistic(name)})
 
 
 def _evaluate(site: Site, content: RecordDict) -> RecordDict:
@@ -104,8 +145,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     with Hospital(site) as hospital:
         with stopwatch.on("archive"):
             published = hospital.registry.publish(version, unpack_parts(content), stamp)
-            with hospital.registry.pull(version) as record:
-                trainer = _trainer(record, request.training)
+            trainer = _trainer(hospital, version, request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
         with stopwatch.on("evaluation"):
@@ -146,11 +186,43 @@ def _measure(trainer: Trainer, data: LabelledData) -> Measured:
     )
 
 
-def _trainer(record: Record, settings: TrainingTable) -> Trainer:
-    """A trainer around a version's network, with its weights."""
-    network = build_network(record.version.architecture)
-    load_tensors(network, record.tensors())
-    return Trainer(network, settings, labels=len(record.version.outputs))
+def _trainer(hospital: Hospital, version: VersionManifest, settings: TrainingTable) -> Trainer:
+    """A trainer around a version's network, with its weights, and the site's own where it has
+    some that the version's do not replace."""
+    network = build_network(version.architecture)
+    registry = hospital.registry
+    own = None
+    if settings.normalisation == "local":
+        own = registry.state(version.line, version.branch, version.round, hospital.site.name)
+    with ExitStack() as stack:
+        tensors = stack.enter_context(registry.pull(version)).tensors()
+        if own is not None:
+            tensors |= stack.enter_context(registry.pull(own)).tensors()
+        load_tensors(network, tensors)
+    return Trainer(network, settings, labels=len(version.outputs))
+
+
+def _keep_own(
+    hospital: Hospital,
+    start: VersionManifest,
+    round: int,
+    trainer: Trainer,
+    update: Mapping[str, Tensor],
+) -> None:
+    """Remember the normalisation layers of a round in the site's own archive."""
+    names = names_of_layers(trainer.network)
+    if not names:
+        return
+    weights, parts = describe_weights({name: update[name] for name in names})
+    state = StateManifest(
+        line=start.line,
+        branch=start.branch,
+        round=round,
+        of=start.reference,
+        by=hospital.site.name,
+        weights=weights,
+    )
+    hospital.registry.publish(state, parts)
 
 
 def _metrics(part: str, evaluation: Evaluation) -> dict[str, float]:

@@ -146,6 +146,11 @@ class TrainingTable(Value):
     steps:    optimiser steps, however many examples a site has
     schedule: of the learning rate over all steps of all rounds, or ``constant``
     threads:  torch threads; part of the result, as sums depend on it
+    normalisation: what becomes of the statistics that batch normalisation keeps: ``average``
+              pools the sites'; ``frozen`` leaves the starting version's; ``reestimate`` measures
+              them anew at the sites with each round's weights, in one more exchange; ``local``
+              lets each site go on with its own, kept in its own archive with the layers'
+              weights (FedBN), while the version holds the average for those who have none
     """
 
     epochs: PositiveInt | None = None
@@ -156,6 +161,7 @@ class TrainingTable(Value):
     loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
     augmentation: Augmentation = Augmentation()
     threads: PositiveInt = 1
+    normalisation: Literal["average", "frozen", "reestimate", "local"] = "average"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -59,6 +59,20 @@ class TrainRequest(Value):
     training: TrainingTable
 
 
+class StatisticsRequest(Value):
+    """Measure normalisation statistics under the weights that come as arrays, by name.
+
+    start: the version whose network it is, on ``branch`` of ``line`` as round ``start_round``
+    """
+
+    line: Line
+    branch: Branch
+    start: Reference
+    start_round: NonNegativeInt
+    round: PositiveInt
+    training: TrainingTable
+
+
 class EvaluateRequest(Value):
     """Store the version that comes with this message, and evaluate it.
 
@@ -88,6 +102,15 @@ class TrainAnswer(Value):
     examples: NonNegativeInt
     metrics: Metrics
     quarantined: Counts = {}
+    seconds: Seconds = {}
+
+
+class StatisticsAnswer(Value):
+    """Normalisation statistics over the site's training data: the arrays, by name."""
+
+    site: Name
+    round: PositiveInt
+    examples: PositiveInt
     seconds: Seconds = {}
 
 

@@ -14,12 +14,16 @@ from pydicom import Dataset
 
 from federation.errors import CodecError, PacsError, RegistryError, StorageError
 from federation.iodeep.codec import Chunks, Record, read_manifest, read_record, write_record
-from federation.iodeep.header import AnyManifest, Stamp
+from federation.iodeep.header import Stamp
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import (
+    AnyManifest,
     EvaluationManifest,
+    Manifest,
     Reference,
+    StateManifest,
     VersionManifest,
+    WeightsManifest,
     branch_uid,
 )
 from federation.pacs import Gateway
@@ -140,11 +144,23 @@ class Registry:
             if isinstance(entry.manifest, EvaluationManifest)
         ]
 
+    def state(self, line: Line, branch: str, round: int, by: str) -> StateManifest | None:
+        """What ``by`` last had to remember of a branch, up to a round; None where nothing."""
+        states = [
+            entry.manifest
+            for entry in self.entries(line, branch)
+            if isinstance(entry.manifest, StateManifest)
+            and entry.manifest.by == by
+            and entry.manifest.round <= round
+            and self._is_complete(entry.manifest)
+        ]
+        return states[-1] if states else None
+
     # --- reading whole --------------------------------------------------------------------
 
     @contextmanager
-    def pull(self, version: VersionManifest) -> Iterator[Record]:
-        """A version with its weights, verified, while the context lasts.
+    def pull(self, version: WeightsManifest) -> Iterator[Record]:
+        """A version (or a state) with its weights, verified, while the context lasts.
 
         Raises :class:`~federation.errors.CodecError` where anything is missing or changed.
         """
@@ -238,7 +254,7 @@ class Registry:
         """
         study = branch_uid(line, branch)
         known: dict[str, str | None] = {}  # digest by manifest UID; None where unreadable
-        later: list[EvaluationManifest] = []
+        later: list[StateManifest | EvaluationManifest] = []
         for series in sorted(self._series(study), key=_number):
             uid = str(series.SeriesInstanceUID)
             shown = self._manifest_uid(study, uid) or uid
@@ -255,12 +271,12 @@ class Registry:
                 )
                 continue
             known[manifest.uid] = manifest.digest
-            if isinstance(manifest, EvaluationManifest):
-                later.append(manifest)
-            else:
+            if isinstance(manifest, VersionManifest):
                 yield _checked(manifest, line, branch, known)
-        for evaluation in later:
-            yield _checked(evaluation, line, branch, known)
+            else:
+                later.append(manifest)
+        for record in later:
+            yield _checked(record, line, branch, known)
 
     def _read_whole(self, study: str, series: str) -> AnyManifest:
         with self._folder() as folder:
@@ -306,7 +322,7 @@ class Registry:
         found = self._gateway.find("IMAGE", keys)
         return str(found[0].SOPInstanceUID) if len(found) == 1 else None
 
-    def _instances(self, manifest: AnyManifest) -> set[str]:
+    def _instances(self, manifest: Manifest) -> set[str]:
         keys = {
             "StudyInstanceUID": manifest.study_uid,
             "SeriesInstanceUID": manifest.series_uid,
@@ -314,7 +330,7 @@ class Registry:
         }
         return {str(found.SOPInstanceUID) for found in self._gateway.find("IMAGE", keys)}
 
-    def _is_complete(self, version: VersionManifest) -> bool:
+    def _is_complete(self, version: WeightsManifest) -> bool:
         wanted = {version.part_uid(n + 1) for n in range(len(version.weights.parts))}
         return wanted <= self._instances(version)
 
@@ -347,10 +363,12 @@ def _checked(
 
 
 def _stands_on(manifest: AnyManifest) -> Reference | None:
-    """An evaluation stands on its version; a version on its parent, once past round 1.
+    """An evaluation stands on its version; a version on its parent, and a state on the version
+    that its round began with, once past round 1.
 
-    The first round's parent may lie on the branch that the run was started from.
+    The first round's start may lie on the branch that the run was started from.
     """
     if isinstance(manifest, EvaluationManifest):
         return manifest.of
-    return manifest.lineage.parent if manifest.round > 1 else None
+    start = manifest.of if isinstance(manifest, StateManifest) else manifest.lineage.parent
+    return start if manifest.round > 1 else None

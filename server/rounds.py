@@ -5,6 +5,7 @@ cannot publish, and goes on after a failed aggregate. The steps are those of the
 evaluate (which delivers), train, aggregate, publish, evaluate.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,11 +26,14 @@ from federation.iodeep.manifest import (
     Reference,
     VersionManifest,
 )
-from federation.iodeep.weights import weights_digest
+from federation.iodeep.statistics import is_statistic
+from federation.iodeep.weights import Tensor, weights_digest
 from federation.messages import (
     EvaluateAnswer,
     EvaluateRequest,
     Refusal,
+    StatisticsAnswer,
+    StatisticsRequest,
     TrainAnswer,
     TrainRequest,
     kind_of,
@@ -50,14 +54,14 @@ from server.events import (
     Published,
     Started,
 )
-from server.strategies import build_strategy
+from server.strategies import FedAvg, build_strategy
 from server.strategies.arithmetic import check_update
 
 AGGREGATOR = "aggregator"  # who an evaluation over all sites is by
 
 _POLL_S = 0.5
 
-Answer = TypeVar("Answer", TrainAnswer, EvaluateAnswer)
+Answer = TypeVar("Answer", TrainAnswer, StatisticsAnswer, EvaluateAnswer)
 
 
 class Rounds:
@@ -185,7 +189,11 @@ class Rounds:
         self._check_quorum([receipt.site for receipt in receipts], problems, round, "trained")
         stopwatch = Stopwatch()
         with stopwatch.on("aggregation"):
-            weights, parts = describe_weights(strategy.finish())
+            merged = strategy.finish()
+        if self._experiment.training.normalisation == "reestimate":
+            merged |= self._measure_statistics(start, merged, [r.site for r in receipts], round)
+        with stopwatch.on("aggregation"):
+            weights, parts = describe_weights(merged)
         version = start.model_copy(
             update={
                 "branch": self._branch,
@@ -203,6 +211,42 @@ class Rounds:
             self._registry.publish(version, parts)
         self._tell(Published(version=version, seconds=stopwatch.seconds))
         return version
+
+    def _measure_statistics(
+        self,
+        start: VersionManifest,
+        weights: Mapping[str, Tensor],
+        sites: list[str],
+        round: int,
+    ) -> dict[str, Tensor]:
+        """The normalisation statistics of the sites' data under weights not yet published."""
+        known = {name: tensor for name, tensor in weights.items() if is_statistic(name)}
+        if not known:
+            return {}
+        request = StatisticsRequest(
+            line=start.line,
+            branch=start.branch,
+            start=start.reference,
+            start_round=start.round,
+            round=round,
+            training=self._experiment.site_training,
+        )
+        pool = FedAvg(known)
+        counted: list[str] = []
+
+        def accept(site: str, content: RecordDict) -> Mapping[str, float]:
+            answer = unpack_answer(content, site, StatisticsAnswer)
+            if answer.round != round:
+                raise UpdateError(f"it answers round {answer.round}; expected {round}")
+            found = unpack_tensors(content)
+            check_update(found, known, math.inf)
+            pool.add(found, answer.examples)
+            counted.append(site)
+            return answer.seconds
+
+        problems = self._ask(MessageType.QUERY, pack(request, weights), sites, round, accept)
+        self._check_quorum(counted, problems, round, "measured")
+        return pool.finish()
 
     def _deliver_again(self, record: Record, round: int) -> dict[str, str]:
         """Sites without a receipt for the version get it once more before they train."""

@@ -12,6 +12,7 @@ from torch.nn.utils import convert_conv3d_weight_memory_format
 from clients.training.augmentation import RandomChanges
 from clients.training.losses import build_loss
 from clients.training.metrics import Evaluation, dice_per_label, summarise
+from clients.training.normalisation import estimate_statistics, freeze_statistics
 from clients.training.reproducible import reproducible
 from clients.training.schedule import learning_rates, steps_per_round
 from federation.config import Optimizer, TrainingTable
@@ -91,6 +92,8 @@ class Trainer:
             order = torch.Generator().manual_seed(seed)
             changes = RandomChanges(self.settings.augmentation, seed=seed)
             self.network.train()
+            if self.settings.normalisation == "frozen":
+                freeze_statistics(self.network)
             total, seen = 0.0, 0
             batches = self._batches(examples, order, changes)
             for step, rate in enumerate(rates, start=1):
@@ -101,6 +104,22 @@ class Trainer:
                 if on_step:
                     on_step(step, loss)
         return FitResult(examples=len(examples), steps=steps, loss=total / seen)
+
+    def estimate_statistics(self, examples: Sequence[Example]) -> None:
+        """Give batch normalisation the statistics of ``examples`` under the weights as they are.
+
+        Raises :class:`DataError` for no examples.
+        """
+        _require(examples)
+        size = self.settings.batch_size
+        with reproducible(threads=self.settings.threads, device=self.device):
+            estimate_statistics(
+                self.network,
+                (
+                    torch.stack([one.image for one in examples[n : n + size]]).to(self.device)
+                    for n in range(0, len(examples), size)
+                ),
+            )
 
     def evaluate(self, examples: Sequence[Example]) -> Evaluation:
         """Dice and loss of the network as it is, one case at a time.

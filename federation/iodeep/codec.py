@@ -27,15 +27,16 @@ from federation.iodeep.header import (
     ELEMENT_PART,
     ELEMENT_POSITION,
     GROUP,
-    AnyManifest,
     Stamp,
     instance_header,
 )
 from federation.iodeep.manifest import (
     MAX_MANIFEST_BYTES,
+    AnyManifest,
     Part,
     VersionManifest,
     Weights,
+    WeightsManifest,
     parse_manifest,
 )
 from federation.iodeep.weights import (
@@ -88,7 +89,7 @@ def write_record(
     ``parts`` are the parts' bytes, in pieces. Raises :class:`DigestError` where they are not
     the bytes that the manifest names.
     """
-    expected = manifest.weights.parts if isinstance(manifest, VersionManifest) else ()
+    expected = manifest.weights.parts if isinstance(manifest, WeightsManifest) else ()
     if len(parts) != len(expected):
         raise CodecError(
             f"{len(parts)} weight parts were given; the manifest names {len(expected)}"
@@ -174,7 +175,7 @@ class Record:
 
     def verify(self) -> None:
         """Compare every byte with the manifest's digests. Raises :class:`DigestError`."""
-        if not isinstance(self.manifest, VersionManifest):
+        if not isinstance(self.manifest, WeightsManifest):
             return
         for number, (part, expected) in enumerate(
             zip(self.parts, self.manifest.weights.parts, strict=True), start=1
@@ -206,7 +207,7 @@ def _read_manifest(path: Path) -> tuple[AnyManifest, Stamp]:
         raise CodecError(f"{path.name} holds no IODeep manifest")
     manifest = parse_manifest(text.rstrip(b" \0"))
     stamp = Stamp.of(ds)
-    instances = 1 + (len(manifest.weights.parts) if isinstance(manifest, VersionManifest) else 0)
+    instances = 1 + (len(manifest.weights.parts) if isinstance(manifest, WeightsManifest) else 0)
     _check_header(ds, manifest, 1, instances, stamp)
     return manifest, stamp
 
@@ -226,7 +227,7 @@ def read_record(paths: Iterable[Path]) -> Record:
     if len(manifests) != 1:
         raise CodecError(f"a record has {len(manifests)} manifests; expected exactly one")
     manifest, stamp = read_manifest(manifests[0])
-    expected = manifest.weights.parts if isinstance(manifest, VersionManifest) else ()
+    expected = manifest.weights.parts if isinstance(manifest, WeightsManifest) else ()
     found: dict[int, PartFile] = {}
     for path in parts:
         with _damage_as_codec_error(path):
@@ -255,7 +256,7 @@ def _read_part_file(
     if position is None or len(position) != 4:
         raise CodecError("a weight part does not say which part it is")
     number = struct.unpack("<HH", position)[0] - 1
-    if not 1 <= number <= parts or not isinstance(manifest, VersionManifest):
+    if not 1 <= number <= parts or not isinstance(manifest, WeightsManifest):
         raise CodecError(f"weight part {number} was found; the manifest names {parts}")
     _check_header(ds, manifest, number + 1, parts + 1, stamp)
     element = ds.get_item(_PART_TAG, keep_deferred=True)

@@ -18,7 +18,7 @@ from federation.errors import CodecError
 from federation.iodeep.labels import Concept
 from federation.iodeep.manifest import (
     SCHEMA_VERSION,
-    EvaluationManifest,
+    AnyManifest,
     VersionManifest,
     uid_of,
 )
@@ -33,8 +33,6 @@ ELEMENT_DIGEST = 0x06
 ELEMENT_PART = 0x10
 
 MANUFACTURER = "IODeep Federation"
-
-AnyManifest = VersionManifest | EvaluationManifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,10 +88,10 @@ def instance_header(manifest: AnyManifest, number: int, instances: int, stamp: S
     ds.ContentTime = stamp.content_time
     ds.AcquisitionDateTime = ""
     ds.CreatorVersionUID = uid_of(f"schema {SCHEMA_VERSION}")
-    if isinstance(manifest, EvaluationManifest):
-        ds.ReferencedInstanceSequence = [_referenced(manifest.of.uid, codes.DCM.SourceRawData)]
-    else:
+    if isinstance(manifest, VersionManifest):
         _add_lineage(ds, manifest)
+    else:
+        ds.ReferencedInstanceSequence = [_referenced(manifest.of.uid, codes.DCM.SourceRawData)]
     _add_private(ds, manifest, number, instances)
     ds.file_meta = _file_meta(ds.SOPInstanceUID)
     return ds

@@ -143,7 +143,13 @@ class Manifest(Value):
         return Reference(uid=self.uid, digest=self.digest)
 
 
-class VersionManifest(Manifest):
+class WeightsManifest(Manifest):
+    """What a record with weights says of them."""
+
+    weights: Weights
+
+
+class VersionManifest(WeightsManifest):
     """A VERSION: a network with its weights, after a round."""
 
     kind: Literal["VERSION"] = "VERSION"
@@ -152,7 +158,18 @@ class VersionManifest(Manifest):
     preprocessing: Preprocessing
     outputs: tuple[OutputLabel, ...]
     lineage: Lineage
-    weights: Weights
+
+
+class StateManifest(WeightsManifest):
+    """A STATE: what one side must remember of a round, in its own archive; it is never sent.
+
+    of: the version that the round began with
+    by: the site whose tensors these are
+    """
+
+    kind: Literal["STATE"] = "STATE"
+    of: Reference
+    by: Text
 
 
 class Measured(Value):
@@ -184,13 +201,16 @@ class EvaluationManifest(Manifest):
     missing: dict[Text, Sentence] = {}
 
 
-_KINDS: Mapping[str, type[VersionManifest] | type[EvaluationManifest]] = {
+AnyManifest = VersionManifest | StateManifest | EvaluationManifest
+
+_KINDS: Mapping[str, type[AnyManifest]] = {
     "VERSION": VersionManifest,
+    "STATE": StateManifest,
     "EVALUATION": EvaluationManifest,
 }
 
 
-def parse_manifest(text: bytes) -> VersionManifest | EvaluationManifest:
+def parse_manifest(text: bytes) -> AnyManifest:
     """Read a canonical manifest from outside.
 
     Raises :class:`CodecError` for anything too long, malformed or not in canonical form.

@@ -10,8 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from federation.samples.importer import Quarantined, Stored
 from server.events import Answered, Asked, Evaluated, Event, Published, Started
 
-_STEPS_PER_ROUND = 2  # train, evaluate
-_DOING = {"train": "training", "evaluate": "evaluating"}
+_DOING = {"train": "training", "evaluate": "evaluating", "query": "measuring"}
 
 
 def show_import(outcomes: Iterable[Stored | Quarantined], cases: Mapping[str, Sized]) -> None:
@@ -69,8 +68,9 @@ class LiveProgress:
             case Started(experiment=experiment, version=version, earlier=earlier):
                 self._rounds = experiment.rounds
                 sites = len(experiment.roster)
-                steps = sites * (1 + _STEPS_PER_ROUND * experiment.rounds)
-                done = sites * (1 + _STEPS_PER_ROUND * version.round) if earlier else 0
+                exchanges = 3 if experiment.training.normalisation == "reestimate" else 2
+                steps = sites * (1 + exchanges * experiment.rounds)
+                done = sites * (1 + exchanges * version.round) if earlier else 0
                 self._progress.update(self._task, total=steps, completed=done)
             case Asked(round=round, work=work, sites=sites):
                 self._sites = sites

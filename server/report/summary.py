@@ -11,6 +11,12 @@ from federation.errors import ConfigError
 Line = dict[str, Any]
 
 
+def read_lines(path: Path) -> list[Line]:
+    """A file of JSON lines; a last line that a kill cut short is left out."""
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(text) for text in whole.splitlines()]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunMetrics:
     """``metrics.jsonl`` of a run: a line for each round and site, and one for each round."""
@@ -24,7 +30,7 @@ class RunMetrics:
         path = folder / "metrics.jsonl"
         if not path.exists():
             raise ConfigError(f"{folder} holds no run with a finished round")
-        lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+        lines = read_lines(path)
         sites = dict.fromkeys(line["site"] for line in lines if line["site"] is not None)
         return cls(sites=tuple(sites), lines=lines)
 

@@ -1,0 +1,106 @@
+"""What a site does for each policy of batch normalisation, over real archives."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from federation.config import read_experiment
+from federation.iodeep.manifest import StateManifest, VersionManifest
+from federation.iodeep.weights import Tensor
+from federation.pacs import open_gateway
+from federation.registry import Registry
+from server.report.summary import read_lines
+from server.simulation import AGGREGATOR, Simulation
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+Run = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs two rounds with a policy, on a branch named after it."""
+    folder = tmp_path_factory.mktemp("app") / "out"
+
+    def run(policy: str) -> Path:
+        plan = read_experiment(
+            CONFIGS / "phantom.toml",
+            ["rounds=2", 'federation.sites=["A","B"]', "federation.quorum=2", "training.steps=3",
+             'model.architecture.norm="BATCH"', f"training.normalisation={policy}",
+             "simulation.workers=1"],
+        )  # fmt: skip
+        with Simulation(plan, folder, resume=folder.exists()) as simulation:
+            list(simulation.import_images())
+            simulation.run(policy)
+        return folder
+
+    return run
+
+
+def versions(folder: Path, archive: str, branch: str) -> list[dict[str, Tensor]]:
+    """The weights of each round."""
+    with open_gateway(f"folder:{folder}/archives/{archive}") as gateway:
+        registry = Registry(gateway)
+        found = []
+        for version in registry.versions(line(folder), branch):
+            assert isinstance(version, VersionManifest)
+            with registry.pull(version) as record:
+                found.append(
+                    {
+                        name: Tensor(dtype=t.dtype, shape=t.shape, data=memoryview(bytes(t.data)))
+                        for name, t in record.tensors().items()
+                    }
+                )
+    return found
+
+
+def line(folder: Path):
+    return read_experiment(folder / "config.toml").line
+
+
+def states(folder: Path, archive: str, branch: str) -> list[StateManifest]:
+    with open_gateway(f"folder:{folder}/archives/{archive}") as gateway:
+        entries = Registry(gateway).entries(line(folder), branch)
+        return [e.manifest for e in entries if isinstance(e.manifest, StateManifest)]
+
+
+def statistics(weights: dict[str, Tensor]) -> dict[str, bytes]:
+    return {name: bytes(t.data) for name, t in weights.items() if "running_" in name}
+
+
+def test_local_layers_stay_in_the_site_s_own_archive(run: Run) -> None:
+    folder = run("local")
+    for site in ("A", "B"):
+        kept = states(folder, site, "local")
+        assert [(state.round, state.by) for state in kept] == [(1, site), (2, site)]
+        with open_gateway(f"folder:{folder}/archives/{site}") as gateway:
+            registry = Registry(gateway)
+            outcomes = list(registry.verify(line(folder), "local"))
+            assert [one.problem for one in outcomes] == [None] * len(outcomes)
+            assert {one.kind for one in outcomes} == {"VERSION", "STATE", "EVALUATION"}
+            with registry.pull(kept[0]) as one:
+                names = {name.rpartition(".")[2] for name in one.tensors()}
+        assert names == {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+    assert states(folder, AGGREGATOR, "local") == []
+
+
+def test_frozen_statistics_are_those_of_the_start(run: Run) -> None:
+    first, *_, last = versions(run("frozen"), AGGREGATOR, "frozen")
+    assert statistics(first) == statistics(last)
+    assert {name: bytes(t.data) for name, t in first.items()} != {
+        name: bytes(t.data) for name, t in last.items()
+    }
+
+
+def test_reestimated_statistics_take_one_more_exchange(run: Run) -> None:
+    _, once, _ = versions(run("average"), AGGREGATOR, "average")
+    folder = run("reestimate")
+    _, again, _ = versions(folder, AGGREGATOR, "reestimate")
+    others = [name for name in once if "running_" not in name]
+    assert others
+    assert all(bytes(once[name].data) == bytes(again[name].data) for name in others)
+    assert statistics(once) != statistics(again)
+    asked = [one for one in read_lines(folder / "timings.jsonl") if one["work"] == "query"]
+    assert [(one["round"], one["site"]) for one in asked] == [
+        (1, "A"), (1, "B"), (2, "A"), (2, "B")
+    ]  # fmt: skip

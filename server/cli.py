@@ -1,5 +1,6 @@
 """``iodeep demo`` and ``iodeep run``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +20,10 @@ DEMO_ROUNDS_WITH_DATA = 6
 
 
 def register(cli: typer.Typer) -> None:
-    """Add ``demo`` and ``run``."""
+    """Add ``demo``, ``run`` and ``compare``."""
     cli.command()(demo)
     cli.command()(run)
+    cli.command()(compare)
 
 
 def demo(
@@ -63,6 +65,32 @@ def run(
     run_simulation(read_experiment(experiment, overrides or ()), out, json, resume=resume)
 
 
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; the first is the measure.")],
+    json: Json = False,
+) -> None:
+    """Runs side by side: configurations, Dice, time, and whether the weights are the same."""
+    from server.report.compare import compare as compare_runs
+
+    if len(runs) < 2:
+        raise ConfigError("compare needs the folders of two runs or more")
+    compared = compare_runs(runs)
+    if json:
+        print_json(asdict(compared))
+        return
+    print_table("Dice of the last round, by site on test", [dict(row) for row in compared.results])
+    for name, change in list(zip(compared.names, compared.first_change, strict=True))[1:]:
+        said = "the same in all rounds" if change is None else f"others from round {change} on"
+        typer.echo(f"weights of {name}: {said}")
+    if compared.differences:
+        rows = [
+            {"key": key, **{n: str(v) for n, v in zip(compared.names, values, strict=True)}}
+            for key, values in compared.differences.items()
+        ]
+        typer.echo()
+        print_table("What differs in the configurations", rows)
+
+
 def configs() -> Path:
     """The folder of the experiments that come with the software."""
     home = Path(__file__).parent.parent
@@ -102,6 +130,7 @@ def run_simulation(
 
 def _simulate(experiment: Experiment, folder: Path, *, resume: bool) -> dict[str, Any]:
     """One federation, from its images to its picture; returns what there is to say of it."""
+    from server.report.html import write_report
     from server.report.picture import draw_run
     from server.report.progress import show_import
     from server.report.summary import RunMetrics
@@ -126,8 +155,11 @@ def _simulate(experiment: Experiment, folder: Path, *, resume: bool) -> dict[str
             )
         raise
     metrics = RunMetrics.read(folder)
-    previews = {site: simulation.site(site) / "work" / "preview.npz" for site in experiment.roster}
-    picture = draw_run(metrics, experiment.model.labels, previews, folder / "picture.png")
+    drawn = {site: simulation.site(site) / "work" / "preview.npz" for site in experiment.roster}
+    previews = {site: path for site, path in drawn.items() if path.exists()}
+    labels = experiment.model.labels
+    picture = draw_run(metrics, labels, previews, folder / "picture.png")
+    report = write_report(folder, labels, experiment.rounds, previews)
     last = metrics.last()
     return {
         "line": str(experiment.line),
@@ -139,6 +171,7 @@ def _simulate(experiment: Experiment, folder: Path, *, resume: bool) -> dict[str
         "test_dice_mean": last["test_dice_mean"],
         "folder": str(folder),
         "picture": str(picture),
+        "report": str(report),
         "archives": archives,
     }
 
@@ -150,6 +183,7 @@ def _print_result(result: dict[str, Any]) -> None:
     archive = next(iter(result["archives"].values()))
     typer.echo(
         f"\n{result['line']}, branch {result['branch']}: {result['version']}\n"
+        f"report:  {result['report']}\n"
         f"picture: {result['picture']}\n"
         f"folder:  {result['folder']}\n"
         f"look:    iodeep model history {result['line']} {archive}"

@@ -92,7 +92,11 @@ class RunFolder:
             "digest": version.digest,
             "weights_digest": version.weights.digest,
             "parent": parent.uid if parent else None,
+            "strategy": version.lineage.strategy,
             "sites": {receipt.site: receipt.examples for receipt in version.lineage.receipts},
+            "loss": {
+                receipt.site: receipt.metrics.get("loss") for receipt in version.lineage.receipts
+            },
         }
         _append(self.path / "versions.jsonl", [line])
 
@@ -100,7 +104,8 @@ class RunFolder:
         path = self.path / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(lines[-1]))
+            names = [name for name in lines[-1] if name != "quarantined"]  # a table has no tables
+            writer = csv.DictWriter(file, fieldnames=names, extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerows(lines)
@@ -143,6 +148,8 @@ def _line(
         **{name: measured.metrics.get(name) for name in names},
         **{f"{part}_cases": measured.cases.get(part, 0) for part in _PARTS},
         "problem": problem,
+        "left_out": sum(measured.quarantined.values()),
+        "quarantined": dict(measured.quarantined),
     }
 
 

@@ -1,7 +1,8 @@
 """A run's metrics, read back from its folder."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,70 @@ class RunMetrics:
     def last(self) -> Line:
         """The line over all sites of the last round."""
         return self.of_site(None)[-1]
+
+    def best(self) -> Line:
+        """The line over all sites of the round that validation liked best; test has no say."""
+        measured = [one for one in self.of_site(None) if one["validation_dice_mean"] is not None]
+        return max(measured or [self.last()], key=lambda one: one["validation_dice_mean"] or 0.0)
+
+    def of_round(self, round: int) -> list[Line]:
+        """The lines of a round: each site's, then the one over all sites."""
+        return [line for line in self.lines if line["round"] == round]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunVersions:
+    """``versions.jsonl`` of a run: a line for each round."""
+
+    lines: Sequence[Line]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunVersions":
+        """Raises :class:`ConfigError` where the folder holds no run."""
+        path = folder / "versions.jsonl"
+        if not path.exists():
+            raise ConfigError(f"{folder} holds no run: there is no versions.jsonl")
+        return cls(lines=read_lines(path))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Whose updates came in, in any round."""
+        return tuple(dict.fromkeys(site for line in self.lines for site in line["sites"]))
+
+    def curve(self, site: str) -> tuple[list[int], list[float]]:
+        """Rounds and training losses of a site."""
+        told = [line for line in self.lines if line["loss"].get(site) is not None]
+        return [line["round"] for line in told], [line["loss"][site] for line in told]
+
+
+_WORKS = ("training", "evaluation", "data", "archive", "transfer", "aggregation")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunTimings:
+    """``timings.jsonl`` of a run, added up.
+
+    by_who:  seconds by work, of each site, and of the aggregator itself
+    by_round: by round, what its sites and the aggregator spent, and ``wall``, the clock on the
+             wall, which is less where sites work at the same time
+    """
+
+    works: tuple[str, ...]
+    by_who: Mapping[str, Mapping[str, float]]
+    by_round: Mapping[int, Mapping[str, float]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunTimings":
+        path = folder / "timings.jsonl"
+        by_who: dict[str, Counter[str]] = {}
+        by_round: dict[int, Counter[str]] = {}
+        for line in read_lines(path) if path.exists() else []:
+            total = by_round.setdefault(line["round"], Counter())
+            for work, seconds in line["seconds"].items():
+                total[work] += seconds
+                if work == "wall":
+                    continue
+                at_site = line["site"] is not None and work != "aggregation"
+                who = line["site"] if at_site else "aggregator"
+                by_who.setdefault(who, Counter())[work] += seconds
+        return cls(works=_WORKS, by_who=by_who, by_round=by_round)

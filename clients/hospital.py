@@ -23,7 +23,13 @@ class Hospital(Closing):
 
     def labelled_data(self, version: VersionManifest) -> LabelledData:
         """The site's labelled studies for a version's line, as its network takes them."""
-        return load_examples(self._images, self.site, version.line, version.preprocessing)
+        return load_examples(
+            self._images,
+            self.site,
+            version.line,
+            version.preprocessing,
+            run=f"{version.line}/{version.branch}",
+        )
 
     def close(self) -> None:
         """Release the archives. Closing twice is harmless."""

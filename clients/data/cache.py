@@ -23,9 +23,9 @@ import rfc8785
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from clients.data.census import Headers, LabelledSeries
+from clients.data.census import Examined, Headers, LabelledSeries, Studies
 from clients.data.labels import SegmentationHeader, SegmentName
-from clients.data.quarantine import Reason, Unusable
+from clients.data.quarantine import Quarantined, Reason, Unusable
 from federation.config import LabelSource
 from federation.errors import DataError
 from federation.iodeep.architecture import Preprocessing
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "1"  # raise it when decoding or preprocessing gives other voxels
 _HEADERS = "segmentations.json"
+_STUDIES = "studies.json"
 _ABANDONED_S = 3600.0
 
 
@@ -160,6 +161,22 @@ class ExampleCache:
         content = {"software": _software(), "headers": entries}
         self._replace(self._folder / _HEADERS, json.dumps(content).encode())
 
+    def read_studies(self, run: str) -> Studies:
+        """The studies as they were found in this run so far; none where damaged."""
+        try:
+            content = json.loads((self._folder / _STUDIES).read_bytes())
+            if (content["software"], content["run"]) == (_software(), run):
+                return {uid: _examined_from_json(found) for uid, found in content["found"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        return {}
+
+    def write_studies(self, run: str, studies: Studies) -> None:
+        """Replace the remembered studies; Patient IDs are not among what is remembered."""
+        found = {uid: _as_json_without_patients(examined) for uid, examined in studies.items()}
+        content = {"software": _software(), "run": run, "found": found}
+        self._replace(self._folder / _STUDIES, json.dumps(content).encode())
+
     def _example(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
 
@@ -207,3 +224,21 @@ def _header_from_json(entry: Mapping[str, Any]) -> SegmentationHeader | Unusable
         return Unusable(Reason(entry["reason"]), str(entry["detail"]))
     segments = tuple(SegmentName(**segment) for segment in entry["segments"])
     return SegmentationHeader(series=tuple(entry["series"]), segments=segments)
+
+
+def _as_json_without_patients(examined: Examined) -> dict[str, Any]:
+    entries = [asdict(entry) for entry in examined.entries]
+    for entry in entries:
+        entry.pop("patient_id", None)
+    return {"counts": examined.counts, "entries": entries}
+
+
+def _examined_from_json(found: Mapping[str, Any]) -> Examined:
+    """As it was written, the Patient IDs missing."""
+    entries = tuple(
+        Quarantined(**{**entry, "reason": Reason(entry["reason"])})
+        if "reason" in entry
+        else LabelledSeries(**entry, patient_id="")
+        for entry in found["entries"]
+    )
+    return Examined(counts=tuple(found["counts"]), entries=entries)

@@ -6,7 +6,7 @@ refers to is only in the SEG, so each is fetched once; its header is remembered 
 
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydicom import Dataset
@@ -20,6 +20,8 @@ from federation.pacs.matching import matches_all
 
 Headers = MutableMapping[str, SegmentationHeader | Unusable]
 
+# How much is in a study, where an archive says so (optional keys, PS3.4 Section C.6.2.1.2).
+_COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 # Query keys of the STUDY level (PS3.4 Table C.6-5); all others are matched at SERIES level.
 _STUDY_KEYS = frozenset(
     {
@@ -55,6 +57,20 @@ class LabelledSeries:
     patient_id: str = field(repr=False)
 
 
+Entry = LabelledSeries | Quarantined
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examined:
+    """What a study was found to hold, when the archive counted so much in it."""
+
+    counts: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+Studies = MutableMapping[str, Examined]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Census:
     """Every image series that the query matches is in one of the two."""
@@ -73,11 +89,18 @@ class _Segmentation:
 
 
 def find_labelled_series(
-    gateway: Gateway, table: DataTable, *, known: Headers | None = None
+    gateway: Gateway,
+    table: DataTable,
+    *,
+    known: Headers | None = None,
+    examined: Studies | None = None,
 ) -> Census:
     """Match every image series that answers ``table.query`` with its SEG.
 
-    known: SEG headers by SOP Instance UID, filled as SEGs are fetched; keep it for next time
+    known:    SEG headers by SOP Instance UID, filled as SEGs are fetched; keep it for next time
+    examined: what was found in each study, filled too. A study whose counts of series and
+              instances are still those is not asked about again, so keep it no longer than one
+              run: a SEG that replaces another goes unnoticed for as long
 
     A study with no image that answers the query, but other images, is no business of ours; one
     that holds nothing but SEGs has lost its images and is quarantined. Raises
@@ -86,9 +109,11 @@ def find_labelled_series(
     headers: Headers = {} if known is None else known
     labelled: list[LabelledSeries] = []
     quarantined: list[Quarantined] = []
+    studies: Studies = {} if examined is None else examined
     study_keys = {key: value for key, value in table.query.items() if key in _STUDY_KEYS}
-    for study in gateway.find("STUDY", {"StudyInstanceUID": "", "PatientID": "", **study_keys}):
-        for entry in _examine(gateway, table, study, headers):
+    wanted = dict.fromkeys(("StudyInstanceUID", "PatientID", *_COUNTS), "")
+    for study in gateway.find("STUDY", {**wanted, **study_keys}):
+        for entry in _examine_anew(gateway, table, study, headers, studies):
             if isinstance(entry, LabelledSeries):
                 labelled.append(entry)
             else:
@@ -96,6 +121,29 @@ def find_labelled_series(
     labelled.sort(key=lambda series: (series.image_series, series.seg_instance))
     quarantined.sort(key=lambda entry: (entry.study, entry.series))
     return Census(labelled=tuple(labelled), quarantined=tuple(quarantined))
+
+
+def _examine_anew(
+    gateway: Gateway, table: DataTable, study: Dataset, headers: Headers, studies: Studies
+) -> tuple[Entry, ...]:
+    """The study's entries, as they were unless something came or went."""
+    uid, patient_id = str(study.StudyInstanceUID), _patient_id(study)
+    counts = tuple(str(study.get(keyword) or "") for keyword in _COUNTS)
+    before = studies.get(uid)
+    if before is not None and before.counts == counts and all(counts):
+        return tuple(
+            replace(entry, patient_id=patient_id) if isinstance(entry, LabelledSeries) else entry
+            for entry in before.entries
+        )
+    entries = tuple(_examine(gateway, table, study, headers))
+    reasons = {entry.reason for entry in entries if isinstance(entry, Quarantined)}
+    if Reason.NOT_RETRIEVED not in reasons:
+        studies[uid] = Examined(counts=counts, entries=entries)
+    return entries
+
+
+def _patient_id(study: Dataset) -> str:
+    return str(study.get("PatientID") or "").strip()
 
 
 def _examine(
@@ -123,7 +171,7 @@ def _examine(
                 reason=Reason.IMAGES_ABSENT,
                 detail="a SEG that refers to no series of its study in the archive",
             )
-    patient_id = str(study.get("PatientID") or "").strip()
+    patient_id = _patient_id(study)
     for image in images:
         try:
             if not patient_id:

@@ -1,5 +1,6 @@
 """A site's labelled data for one line: census, decoding, cache and split in one call."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,10 +77,13 @@ def load_examples(
     line: Line,
     preprocessing: Preprocessing,
     *,
+    run: str = "",
     progress: Progress | None = None,
 ) -> LabelledData:
     """The site's examples for ``line``, out of the archive or the cache in ``site.work``.
 
+    run:      names what the examples are for: within one run, studies are asked about again only
+              where something came or went. Without a name, all of them are
     progress: called with the number of series done and their total
 
     Order depends on the objects' UIDs alone. Studies left out are counted by reason and listed
@@ -90,7 +94,7 @@ def load_examples(
     table = _with_modality(site.data_for(line), line)
     split_key = read_split_key(table.split.key)
     cache = ExampleCache(site.work / "cache")
-    census = _take_census(gateway, table, cache)
+    census = _take_census(gateway, table, cache, run)
     parts: dict[Part, list[str]] = {part: [] for part in Part}
     studies: set[str] = set()
     quarantined = list(census.quarantined)
@@ -128,14 +132,20 @@ def _with_modality(table: DataTable, line: Line) -> DataTable:
     return table.model_copy(update={"query": {"Modality": line.modality, **table.query}})
 
 
-def _take_census(gateway: Gateway, table: DataTable, cache: ExampleCache) -> Census:
+def _take_census(gateway: Gateway, table: DataTable, cache: ExampleCache, run: str) -> Census:
     headers = cache.read_headers()
     known = len(headers)
+    asked = hashlib.sha256(table.model_dump_json().encode()).hexdigest()  # it may name patients
+    named = f"{run} {asked}" if run else ""
+    studies = cache.read_studies(named) if named else {}
+    before = dict(studies)
     try:
-        return find_labelled_series(gateway, table, known=headers)
+        return find_labelled_series(gateway, table, known=headers, examined=studies)
     finally:
         if len(headers) > known:
             cache.write_headers(headers)
+        if named and studies != before:
+            cache.write_studies(named, studies)
 
 
 def _ensure_cached(

@@ -96,9 +96,11 @@ class DimseGateway(Closing):
         if instance is not None:
             keys["SOPInstanceUID"] = instance
         try:
+            self._prepare_for(keys)
             report = self._get(folder, keys)
             incomplete = report.failed or report.status != _SUCCESS
-            if incomplete and not self._fetch.failure and (kinds := self._sop_classes(keys)):
+            kinds = self._sop_classes(keys) if incomplete and not self._fetch.failure else set()
+            if 0 < len(kinds) <= MAX_APART:
                 # Perhaps for want of the right transfer syntax: propose each of them apart.
                 self._requestor.propose(Proposal(apart=frozenset(kinds)))
                 report = self._get(folder, keys)
@@ -109,6 +111,15 @@ class DimseGateway(Closing):
         paths = list(self._fetch.received.values())
         self._fetch = _Fetch(folder=None)
         return paths
+
+    def _prepare_for(self, keys: Mapping[str, str]) -> None:
+        """Propose what is asked for; where its SOP classes are unknown, every one."""
+        proposal = self._requestor.proposal
+        if proposal.every:
+            return
+        kinds = self._sop_classes(keys)
+        if not kinds or not proposal.receives(kinds):
+            self._requestor.propose(Proposal(every=True))
 
     def _get(self, folder: Path, keys: Mapping[str, str]) -> "_Report":
         level: Level = "IMAGE" if "SOPInstanceUID" in keys else "SERIES"
@@ -126,10 +137,10 @@ class DimseGateway(Closing):
             self._fetch.folder = None  # whatever else comes was not asked for
 
     def _sop_classes(self, keys: Mapping[str, str]) -> set[str]:
-        """The SOP classes of a series; none where they are unknown, or too many to propose."""
+        """The SOP classes of a series; none where they are unknown."""
         found = self.find("IMAGE", {"SOPInstanceUID": "", "SOPClassUID": "", **keys})
         kinds = {str(one.get("SOPClassUID") or "") for one in found}
-        return kinds if "" not in kinds and len(kinds) <= MAX_APART else set()
+        return kinds if "" not in kinds else set()
 
     def _check(self, report: "_Report", folder: Path, instance: str | None, series: str) -> None:
         what = f"series {series}" if instance is None else f"instance {instance}"

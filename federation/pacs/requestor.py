@@ -36,6 +36,11 @@ class Requestor(Closing):
         self._association: Association | None = None
         self._proposal = Proposal()
 
+    @property
+    def proposal(self) -> Proposal:
+        """What the next question's association can carry."""
+        return self._proposal
+
     def propose(self, proposal: Proposal) -> None:
         """Make sure that the next question's association can carry this."""
         if not self._proposal.covers(proposal):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from federation.errors import ConfigError, DataError
 from federation.iodeep.architecture import Preprocessing
 from federation.iodeep.labels import Line
 from federation.pacs import Gateway
+from federation.pacs.gateway import Level
 from federation.samples import import_cases, phantom_cases, read_manifest
 from federation.samples.case import Case, Plane
 from federation.samples.phantom import SHAPE
@@ -134,14 +136,44 @@ def test_the_second_opening_fetches_nothing(
     assert second.quarantined == first.quarantined == {Reason.IMAGE_UNDECODABLE: 1}
 
 
+def test_within_a_run_only_what_came_or_went_is_asked_about(
+    gateway: Gateway, site: Site, written: WrittenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(gateway, phantom_cases("A", 4, 0))
+    first = load_examples(gateway, site, LINE, AS_STORED, run="one")
+    asked: list[str] = []
+    find = type(gateway).find
+
+    def counted(self: Gateway, level: Level, keys: Mapping[str, str]) -> list[pydicom.Dataset]:
+        asked.append(level)
+        return find(self, level, keys)
+
+    monkeypatch.setattr(type(gateway), "find", counted)
+    again = load_examples(gateway, site, LINE, AS_STORED, run="one")
+    assert asked == ["STUDY"]
+    assert keys(again) == keys(first)
+    store(gateway, phantom_cases("A", 5, 0)[4:])
+    asked.clear()
+    more = load_examples(gateway, site, LINE, AS_STORED, run="one")
+    assert asked.count("SERIES") == 1
+    assert sum(map(len, keys(more))) == 5
+    asked.clear()
+    load_examples(gateway, site, LINE, AS_STORED, run="another")
+    assert asked.count("SERIES") == 5
+    for path in (site.work / "cache").iterdir():
+        for case in phantom_cases("A", 5, 0):
+            assert case.patient_id.encode() not in path.read_bytes()
+
+
 def test_a_damaged_cache_is_rebuilt(gateway: Gateway, site: Site) -> None:
     store(gateway, phantom_cases("A", 3, 0))
     before = everything(load_examples(gateway, site, LINE, AS_STORED))
     expected = [image.clone() for image, _ in before]
+    load_examples(gateway, site, LINE, AS_STORED, run="one")
     for path in (site.work / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:-100])
 
-    after = everything(load_examples(gateway, site, LINE, AS_STORED))
+    after = everything(load_examples(gateway, site, LINE, AS_STORED, run="one"))
 
     assert all(torch.equal(a, b) for (a, _), b in zip(after, expected, strict=True))
 

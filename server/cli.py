@@ -106,16 +106,17 @@ def run_simulation(
     """Simulate an experiment, and print what came out of it on stdout."""
     from federation.fresh import new_branch  # torch is slow to import
 
-    folder = out or Path("runs") / new_branch(experiment.name)
+    branch = new_branch(experiment.name)
+    folder = out or Path("runs") / branch
     if experiment.strategy.name != "local":
-        result = _simulate(experiment, folder, resume=resume)
+        result = _simulate(experiment, folder, branch, resume=resume)
         if json:
             print_json(result)
         else:
             _print_result(result)
         return
     results = {
-        site: _simulate(alone, folder / site, resume=resume and (folder / site).exists())
+        site: _simulate(alone, folder / site, branch, resume=resume and (folder / site).exists())
         for site, alone in experiment.alone().items()
     }
     if json:
@@ -128,8 +129,11 @@ def run_simulation(
         print_table("Each site alone", rows)
 
 
-def _simulate(experiment: Experiment, folder: Path, *, resume: bool) -> dict[str, Any]:
-    """One federation, from its images to its picture; returns what there is to say of it."""
+def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool) -> dict[str, Any]:
+    """One federation, from its images to its report; returns what there is to say of it.
+
+    branch: where its versions are written, unless it goes on with one
+    """
     from server.report.html import write_report
     from server.report.picture import draw_run
     from server.report.progress import show_import
@@ -143,7 +147,7 @@ def _simulate(experiment: Experiment, folder: Path, *, resume: bool) -> dict[str
     try:
         with simulation:
             show_import(simulation.import_images(), simulation.cases_to_import())
-            branch = simulation.branch()
+            branch = simulation.branch(new=branch)
             simulation.run(branch)
     except (IODeepError, KeyboardInterrupt):
         if (folder / "metrics.jsonl").exists():

@@ -9,6 +9,7 @@ import fcntl
 import importlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +23,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from federation.config import POOLED, Experiment
 from federation.errors import ConfigError, DataError
-from federation.fresh import new_branch
 from federation.grid import Budget, InProcessGrid, WorkerGrid
 from federation.pacs import Archive, ArchiveServer, open_gateway
 from federation.registry import Registry
@@ -96,11 +96,11 @@ class Simulation:
             lines = "".join(json.dumps(line) + "\n" for line in left_out)
             (self.site(site) / _IMPORTED).write_text(lines, encoding="utf-8")
 
-    def branch(self) -> str:
-        """The branch that an interrupted run was writing, or a new one."""
+    def branch(self, new: str) -> str:
+        """The branch that an interrupted run was writing, or else ``new``."""
         with open_gateway(self._addresses[AGGREGATOR]) as gateway:
             begun = Registry(gateway).branches(self.experiment.line)
-        return begun[-1].name if begun else new_branch(self.experiment.name)
+        return begun[-1].name if begun else new
 
     def run(self, branch: str) -> None:
         """Run the experiment: the ServerApp over an in-process grid of the ClientApp.
@@ -134,7 +134,9 @@ class Simulation:
         if budget.processes == 1:
             yield InProcessGrid(_load(_CLIENT_APP), documents)
             return
-        with WorkerGrid(_CLIENT_APP, documents, budget) as grid:
+        for left in self.out.glob("replies-*"):  # by a run that was killed
+            shutil.rmtree(left)
+        with WorkerGrid(_CLIENT_APP, documents, budget, folder=self.out) as grid:
             yield grid
 
     def __enter__(self) -> Self:

@@ -66,14 +66,20 @@ class WorkerGrid(LocalGrid, Closing):
     """
 
     def __init__(
-        self, client_app: str, sites: Mapping[str, Mapping[str, str]], budget: Budget
+        self,
+        client_app: str,
+        sites: Mapping[str, Mapping[str, str]],
+        budget: Budget,
+        *,
+        folder: Path | None = None,
     ) -> None:
+        """``folder`` is where replies wait, in one of their own (the system's temporary one)."""
         super().__init__(sites)
         self._app = client_app
         self._budget = budget
         self._peak_bytes = _FIRST_GUESS_BYTES
         self._spawn = multiprocessing.get_context("spawn")
-        self._folder = tempfile.TemporaryDirectory(prefix="iodeep-replies-")
+        self._folder = tempfile.TemporaryDirectory(prefix="replies-", dir=folder)
         self._queue: deque[Message] = deque()
         self._workers: list[_Worker] = []
         self._done: dict[str, Message | Path] = {}

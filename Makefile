@@ -6,7 +6,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test check soak format clean
+.PHONY: demo test check soak benchmarks format clean
 
 demo: .venv/installed
 	$(BIN)/iodeep demo
@@ -21,6 +21,11 @@ check: .venv/installed
 
 soak: .venv/installed
 	$(BIN)/pytest -m soak --timeout 3600
+
+# make benchmarks DATA=FOLDER: the table in docs/benchmarks.md; phantoms without DATA.
+benchmarks: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmarks]'
+	$(BIN)/python -m benchmarks --data $(or $(DATA),phantom)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -96,6 +96,11 @@ class Simulation:
             lines = "".join(json.dumps(line) + "\n" for line in left_out)
             (self.site(site) / _IMPORTED).write_text(lines, encoding="utf-8")
 
+    def write_documents(self) -> None:
+        """Every hospital's document, with the address that its archive has now."""
+        for site, cases in self._cases.items():
+            _write_document(self.site(site), self.experiment, site, self._addresses[site], cases)
+
     def branch(self, new: str) -> str:
         """The branch that an interrupted run was writing, or else ``new``."""
         with open_gateway(self._addresses[AGGREGATOR]) as gateway:
@@ -109,8 +114,7 @@ class Simulation:
         stays whole in the archives.
         """
         server_app: ServerApp = _load(_SERVER_APP)
-        for site, cases in self._cases.items():
-            _write_document(self.site(site), self.experiment, site, self._addresses[site], cases)
+        self.write_documents()
         sites = self.experiment.roster
         documents = {site: {"site": str(self.site(site) / "site.toml")} for site in sites}
         context = Context(

@@ -6,7 +6,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test check soak benchmarks format clean
+.PHONY: demo test check soak benchmarks results format clean
 
 demo: .venv/installed
 	$(BIN)/iodeep demo
@@ -26,6 +26,10 @@ soak: .venv/installed
 benchmarks: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmarks]'
 	$(BIN)/python -m benchmarks --data $(or $(DATA),phantom)
+
+# make results DATA=FOLDER: federated, centralised and local, three seeds, in docs/results.md.
+results: .venv/installed
+	$(BIN)/python -m benchmarks.results $(DATA)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

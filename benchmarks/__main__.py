@@ -65,6 +65,9 @@ def table(rows: Sequence[Row], *, data: str) -> str:
         f"| {row.shown} |"
         for row in rows
     ]
+    for row in rows:
+        if row.profile:
+            lines += ["", f"What holds back *{row.what}*:", "", "```", row.profile, "```"]
     return "\n".join(lines) + "\n"
 
 

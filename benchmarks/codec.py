@@ -13,7 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RawDataStorage, generate_uid
 from safetensors.torch import load_file, save_file
 
-from benchmarks.measure import Row, extra_bytes, in_turns
+from benchmarks.measure import Row, extra_bytes, in_turns, profile
 from federation.config import read_experiment
 from federation.fresh import fresh_version
 from federation.iodeep.codec import (
@@ -100,12 +100,14 @@ def rows() -> Iterator[Row]:
             network.load_state_dict(load_file(folder / "plain.safetensors"))
 
         ours, theirs = in_turns(load, load_plain, turns=3 * _TURNS)
+        ratio = ours.median / theirs.median
         yield Row(
             what="load into the network / safetensors.torch.load_file",
-            value=ours.median / theirs.median,
+            value=ratio,
             bound=1.1,
             unit="x",
             shown=f"{ours} / {theirs}",
+            profile=profile(load) if ratio > 1.1 else "",
         )
 
 

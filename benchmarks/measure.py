@@ -1,5 +1,8 @@
 """Time and memory of two ways to do one thing, in turns, and what a table says of them."""
 
+import cProfile
+import io
+import pstats
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +17,8 @@ _CLEAR = Path("/proc/self/clear_refs")
 class Row:
     """One measurement against its bound: ``value`` shall be at most ``bound``.
 
-    shown: the measured sides in words, units included
+    shown:   the measured sides in words, units included
+    profile: where the time goes, where the bound is not met
     """
 
     what: str
@@ -22,6 +26,7 @@ class Row:
     bound: float
     unit: str
     shown: str
+    profile: str = ""
 
     @property
     def met(self) -> bool:
@@ -59,6 +64,15 @@ def in_turns(*sides: Callable[[], object], turns: int) -> list[Times]:
             sides[chosen]()
             seconds[chosen].append(time.perf_counter() - begin)
     return [Times(seconds=one) for one in seconds]
+
+
+def profile(work: Callable[[], object], lines: int = 12) -> str:
+    """The functions that most of the time goes to, themselves included."""
+    profiler = cProfile.Profile()
+    profiler.runcall(work)
+    text = io.StringIO()
+    pstats.Stats(profiler, stream=text).strip_dirs().sort_stats("tottime").print_stats(lines)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
 def extra_bytes(work: Callable[[], object]) -> int:

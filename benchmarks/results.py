@@ -59,7 +59,7 @@ def _run(data: str, folder: Path, seed: int, strategy: str) -> None:
         "run", str(_CONFIG), f"data={data}", f"seed={seed}", f"strategy.name={strategy}",
         "simulation.workers=1", "--out", str(folder), "--json",
     ]  # fmt: skip
-    if folder.exists():
+    if (folder / "archives").is_dir() or (strategy == "local" and folder.exists()):
         words.append("--resume")
     code = "from federation.cli import main; main()"
     done = subprocess.run(
@@ -102,9 +102,8 @@ def table(results: Sequence[Results]) -> str:
     ]
     for one in results:
         fed, pooled, local = (one.mean[strategy] for strategy in _STRATEGIES)
-        lines.append(
-            f"| {one.seed} | {fed:.4f} | {pooled:.4f} | {fed / pooled:.4f} | {local:.4f} |"
-        )
+        ratio = fed / pooled
+        lines.append(f"| {one.seed} | {fed:.4f} | {pooled:.4f} | {ratio:.4f} | {local:.4f} |")
     means = [statistics.mean(one.mean[strategy] for one in results) for strategy in _STRATEGIES]
     lines.append(
         f"| mean | {means[0]:.4f} | {means[1]:.4f} | {means[0] / means[1]:.4f} | {means[2]:.4f} |"

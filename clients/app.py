@@ -8,7 +8,7 @@ stays in the site's own log.
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -21,7 +21,7 @@ from clients.preview import write_preview
 from clients.training import Evaluation, Trainer, names_of_layers, seed_for
 from federation.config import Site, TrainingTable, read_site
 from federation.errors import CodecError, ConfigError
-from federation.iodeep.codec import describe_weights
+from federation.iodeep.codec import Record, describe_weights
 from federation.iodeep.header import Stamp
 from federation.iodeep.manifest import (
     EvaluationManifest,
@@ -31,7 +31,7 @@ from federation.iodeep.manifest import (
     parse_manifest,
 )
 from federation.iodeep.statistics import is_statistic
-from federation.iodeep.weights import Tensor
+from federation.iodeep.weights import Tensor, read_part
 from federation.messages import (
     EvaluateAnswer,
     EvaluateRequest,
@@ -75,11 +75,9 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
     request = unpack(content, TrainRequest)
     stopwatch = Stopwatch()
     with Hospital(site) as hospital:
-        with stopwatch.on("archive"):
-            version = hospital.registry.resolve(
-                request.line, request.branch, request.start_round, request.start
-            )
-            trainer = _trainer(hospital, version, request.training)
+        with stopwatch.on("archive"), _start_of(hospital, request) as record:
+            version = record.version
+            trainer = _trainer(hospital, version, record.tensors(), request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
         with stopwatch.on("training"):
@@ -109,15 +107,11 @@ def _measure_statistics(site: Site, content: RecordDict) -> RecordDict:
     request = unpack(content, StatisticsRequest)
     stopwatch = Stopwatch()
     with Hospital(site) as hospital:
-        with stopwatch.on("archive"):
-            version = hospital.registry.resolve(
-                request.line, request.branch, request.start_round, request.start
-            )
+        with stopwatch.on("archive"), _start_of(hospital, request) as record:
+            version = record.version
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
-    network = build_network(version.architecture)
-    load_tensors(network, unpack_tensors(content))
-    trainer = Trainer(network, request.training, labels=len(version.outputs))
+        trainer = _trainer(hospital, version, unpack_tensors(content), request.training)
     with stopwatch.on("training"):
         trainer.estimate_statistics(data.train)
     answer = StatisticsAnswer(
@@ -144,8 +138,11 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     stopwatch = Stopwatch()
     with Hospital(site) as hospital:
         with stopwatch.on("archive"):
-            published = hospital.registry.publish(version, unpack_parts(content), stamp)
-            trainer = _trainer(hospital, version, request.training)
+            parts = unpack_parts(content)
+            published = hospital.registry.publish(version, [[part] for part in parts], stamp)
+            # The archive has given back these very bytes: no need to pull them once more.
+            tensors = {name: t for part in parts for name, t in read_part(part).items()}
+            trainer = _trainer(hospital, version, tensors, request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
         with stopwatch.on("evaluation"):
@@ -186,19 +183,31 @@ def _measure(trainer: Trainer, data: LabelledData) -> Measured:
     )
 
 
-def _trainer(hospital: Hospital, version: VersionManifest, settings: TrainingTable) -> Trainer:
-    """A trainer around a version's network, with its weights, and the site's own where it has
-    some that the version's do not replace."""
+def _start_of(
+    hospital: Hospital, request: TrainRequest | StatisticsRequest
+) -> AbstractContextManager[Record]:
+    """The version that a round begins with, out of the site's own archive."""
+    return hospital.registry.open(request.line, request.branch, request.start_round, request.start)
+
+
+def _trainer(
+    hospital: Hospital,
+    version: VersionManifest,
+    tensors: Mapping[str, Tensor],
+    settings: TrainingTable,
+) -> Trainer:
+    """A trainer around a version's network with these weights, or the site's own where it keeps
+    some for itself."""
     network = build_network(version.architecture)
     registry = hospital.registry
     own = None
     if settings.normalisation == "local":
         own = registry.state(version.line, version.branch, version.round, hospital.site.name)
-    with ExitStack() as stack:
-        tensors = stack.enter_context(registry.pull(version)).tensors()
-        if own is not None:
-            tensors |= stack.enter_context(registry.pull(own)).tensors()
+    if own is None:
         load_tensors(network, tensors)
+    else:
+        with registry.pull(own) as record:
+            load_tensors(network, {**tensors, **record.tensors()})
     return Trainer(network, settings, labels=len(version.outputs))
 
 

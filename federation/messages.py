@@ -25,7 +25,6 @@ from federation.errors import (
     RegistryError,
     UpdateError,
 )
-from federation.iodeep.codec import Chunks
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import Branch, Counts, Measured, Metrics, Reference, Sha256, Text
 from federation.iodeep.weights import Tensor
@@ -248,9 +247,9 @@ def pack_parts(parts: list[memoryview]) -> dict[str, Tensor]:
     }
 
 
-def unpack_parts(content: RecordDict) -> list[Chunks]:
-    """Weight parts in order, for :func:`federation.iodeep.codec.write_record`."""
+def unpack_parts(content: RecordDict) -> list[memoryview]:
+    """Weight parts in order, each the bytes of a safetensors file."""
     tensors = unpack_tensors(content)
     if set(tensors) != {str(number) for number in range(1, len(tensors) + 1)}:
         raise UpdateError(f"{len(tensors)} weight parts came that are not numbered from 1")
-    return [[tensors[str(number)].data] for number in range(1, len(tensors) + 1)]
+    return [tensors[str(number)].data for number in range(1, len(tensors) + 1)]

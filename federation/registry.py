@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from federation.errors import CodecError, PacsError, RegistryError, StorageError
+from federation.errors import CodecError, DigestError, PacsError, RegistryError, StorageError
 from federation.iodeep.codec import Chunks, Record, read_manifest, read_record, write_record
 from federation.iodeep.header import Stamp
 from federation.iodeep.labels import Line
@@ -172,11 +172,25 @@ class Registry:
             record.verify()
             yield record
 
-    def resolve(self, line: Line, branch: str, round: int, reference: Reference) -> VersionManifest:
-        """The complete version that a reference names. Raises :class:`RegistryError`."""
-        for version in self.versions(line, branch, round):
-            if version.reference == reference:
-                return version
+    @contextmanager
+    def open(self, line: Line, branch: str, round: int, reference: Reference) -> Iterator[Record]:
+        """The version that a reference names, with its weights, verified, while open.
+
+        Raises :class:`RegistryError` where it is not there, and
+        :class:`~federation.errors.CodecError` where anything is missing or changed.
+        """
+        study = branch_uid(line, branch)
+        for series in self._series(study, round):
+            uid = str(series.SeriesInstanceUID)
+            if self._manifest_uid(study, uid) != reference.uid:
+                continue
+            with self._folder() as folder:
+                record = read_record(self._gateway.fetch(folder, study=study, series=uid))
+                if record.version.reference != reference:
+                    raise DigestError(f"version {reference.uid} has another digest than asked for")
+                record.verify()
+                yield record
+            return
         raise RegistryError(
             f"version {reference.uid} (line {line}, branch {branch!r}, round {round}) "
             f"is not in {self._gateway.address}"

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from federation.errors import RegistryError, StorageError
+from federation.errors import DigestError, RegistryError, StorageError
 from federation.iodeep.header import Stamp
 from federation.iodeep.manifest import Reference, VersionManifest
+from federation.iodeep.weights import weights_digest
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from federation.registry import Registry
 from tests.federation.iodeep.records import LINE, evaluation, tensors, version
@@ -161,10 +162,16 @@ def test_a_missing_part_is_named(registry: Registry, archive: Archive) -> None:
     assert problem.uid == manifest.uid
 
 
-def test_resolving_needs_the_exact_reference(registry: Registry) -> None:
+def test_opening_needs_the_exact_reference(registry: Registry) -> None:
     manifest, parts = version()
     registry.publish(manifest, parts)
-    assert registry.resolve(LINE, "main", 0, manifest.reference) == manifest
-    wrong = Reference(uid=manifest.uid, digest="f" * 64)
-    with pytest.raises(RegistryError, match=manifest.uid):
-        registry.resolve(LINE, "main", 0, wrong)
+    registry.publish(evaluation(manifest))
+    with registry.open(LINE, "main", 0, manifest.reference) as record:
+        assert record.version == manifest
+        assert weights_digest(record.tensors()) == manifest.weights.digest
+    other = Reference(uid=manifest.uid, digest="f" * 64)
+    with pytest.raises(DigestError, match=manifest.uid), registry.open(LINE, "main", 0, other):
+        pass
+    absent = Reference(uid="2.25.1", digest=manifest.digest)
+    with pytest.raises(RegistryError, match="is not in"), registry.open(LINE, "main", 0, absent):
+        pass

@@ -86,8 +86,8 @@ class Sites:
         if site in self.deaf:
             return Message(pack(Refusal(site=site, code=Code.ARCHIVE)), reply_to=message)
         weights: Update = {}
-        for chunks in unpack_parts(message.content):
-            weights |= read_part(memoryview(b"".join(bytes(chunk) for chunk in chunks)))
+        for part in unpack_parts(message.content):
+            weights |= read_part(part)
         self.weights[site] = weights
         answer = EvaluateAnswer(
             site=site,

@@ -78,7 +78,7 @@ class WorkerGrid(LocalGrid, Closing):
         self._app = client_app
         self._budget = budget
         self._peak_bytes = _FIRST_GUESS_BYTES
-        self._spawn = multiprocessing.get_context("spawn")
+        self._processes = _processes_that_share(client_app)
         self._folder = tempfile.TemporaryDirectory(prefix="replies-", dir=folder)
         self._queue: deque[Message] = deque()
         self._workers: list[_Worker] = []
@@ -130,8 +130,8 @@ class WorkerGrid(LocalGrid, Closing):
             self._give(worker, self._queue.popleft())
 
     def _start(self) -> _Worker:
-        ours, theirs = self._spawn.Pipe()
-        process = self._spawn.Process(
+        ours, theirs = self._processes.Pipe()
+        process = self._processes.Process(
             target=_work, args=(theirs, self._app, self._folder.name, list(sys.path)), daemon=True
         )
         process.start()
@@ -187,6 +187,18 @@ class WorkerGrid(LocalGrid, Closing):
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
+
+
+def _processes_that_share(client_app: str) -> Any:
+    """Where processes come from: forked off one that has imported the app and nothing else.
+
+    torch and MONAI are then imported once, and their pages held once, for all workers.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([client_app.partition(":")[0]])
+    return context
 
 
 # --- in the worker ------------------------------------------------------------------------

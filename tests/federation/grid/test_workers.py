@@ -116,9 +116,12 @@ def test_closing_ends_every_worker() -> None:
     with grid({"A": {}, "B": {"do": "hang"}}) as two:
         answered, _ = ask(two)
         _, pid = said(pull(two, answered))
-        running = [child.pid for child in psutil.Process().children()]
+        running = [child.pid for child in psutil.Process().children(recursive=True)]
         assert pid in running
-    assert not [one for one in running if psutil.pid_exists(one) and _is_worker(one)]
+    assert not psutil.pid_exists(pid)
+    assert (
+        len([one for one in running if psutil.pid_exists(one)]) <= 2
+    )  # what forks them, and its tracker
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         "import psutil\n"
         "with grid({'A': {'do': 'hang'}, 'B': {'do': 'hang'}}) as two:\n"
         "    ask(two)\n"
-        "    print(*(c.pid for c in psutil.Process().children()), flush=True)\n"
+        "    print(*(c.pid for c in psutil.Process().children(recursive=True)), flush=True)\n"
         "    sys.stdin.read()\n"
     )
     parent = subprocess.Popen(
@@ -143,10 +146,3 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in workers if psutil.pid_exists(pid)]
-
-
-def _is_worker(pid: int) -> bool:
-    try:
-        return "spawn_main" in " ".join(psutil.Process(pid).cmdline())
-    except psutil.NoSuchProcess:
-        return False

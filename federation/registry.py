@@ -68,6 +68,10 @@ class Checked:
     problem: str | None
 
 
+UNFINISHED = "unfinished"
+"""The kind of what is no record, as its manifest never came."""
+
+
 class Registry:
     """The IODeep records of one archive.
 
@@ -264,13 +268,20 @@ class Registry:
     def verify(self, line: Line, branch: str) -> Iterator[Checked]:
         """Recompute a branch: every byte of every record, and what each one stands on.
 
-        Yields an outcome for each series: versions by round, then the rest.
+        Yields an outcome for each series: versions by round, then the rest. Parts without a
+        manifest are what a publishing that was cut off leaves: no record, ``unfinished``, and no
+        damage. Where a record lost its manifest, what stands on it says so.
         """
         study = branch_uid(line, branch)
         known: dict[str, str | None] = {}  # digest by manifest UID; None where unreadable
         later: list[StateManifest | EvaluationManifest] = []
         for series in sorted(self._series(study), key=_number):
             uid = str(series.SeriesInstanceUID)
+            if not self._first_instances(study, uid):
+                yield Checked(
+                    branch=branch, round=_number(series), kind=UNFINISHED, uid=uid, problem=None
+                )
+                continue
             shown = self._manifest_uid(study, uid) or uid
             try:
                 manifest = self._read_whole(study, uid)
@@ -327,14 +338,17 @@ class Registry:
 
     def _manifest_uid(self, study: str, series: str) -> str | None:
         """SOP Instance UID of a series' first instance, if it has one."""
+        found = self._first_instances(study, series)
+        return found[0] if len(found) == 1 else None
+
+    def _first_instances(self, study: str, series: str) -> list[str]:
         keys = {
             "StudyInstanceUID": study,
             "SeriesInstanceUID": series,
             "SOPInstanceUID": "",
             "InstanceNumber": "1",
         }
-        found = self._gateway.find("IMAGE", keys)
-        return str(found[0].SOPInstanceUID) if len(found) == 1 else None
+        return [str(found.SOPInstanceUID) for found in self._gateway.find("IMAGE", keys)]
 
     def _instances(self, manifest: Manifest) -> set[str]:
         keys = {

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from federation.errors import DigestError, RegistryError, StorageError
+from federation.iodeep.codec import write_record
 from federation.iodeep.header import Stamp
 from federation.iodeep.manifest import Reference, VersionManifest
 from federation.iodeep.weights import weights_digest
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
-from federation.registry import Registry
+from federation.registry import UNFINISHED, Registry
 from tests.federation.iodeep.records import LINE, evaluation, tensors, version
 
 
@@ -160,6 +161,27 @@ def test_a_missing_part_is_named(registry: Registry, archive: Archive) -> None:
     stored.path.unlink()
     (problem,) = [o for o in registry.verify(LINE, "main") if o.problem]
     assert problem.uid == manifest.uid
+
+
+def test_what_a_cut_off_publishing_leaves_is_no_damage_and_no_record(
+    registry: Registry, tmp_path: Path
+) -> None:
+    first, parts = version()
+    registry.publish(first, parts)
+    cut, parts = version(round=1, parent=first.reference)
+    written = tmp_path / "written"
+    written.mkdir()
+    *stored, _ = write_record(written, cut, parts, Stamp.now())
+    registry._gateway.store(stored)
+    again = Registry(registry._gateway)
+    assert again.versions(LINE, "main") == [first]
+    assert [(one.kind, one.problem) for one in again.verify(LINE, "main")] == [
+        ("VERSION", None), (UNFINISHED, None)
+    ]  # fmt: skip
+    last, parts = version(round=2, parent=cut.reference)
+    again.publish(last, parts)
+    (problem,) = [one for one in again.verify(LINE, "main") if one.problem]
+    assert problem.uid == last.uid
 
 
 def test_opening_needs_the_exact_reference(registry: Registry) -> None:

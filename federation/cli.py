@@ -9,6 +9,7 @@ from importlib.metadata import entry_points, packages_distributions, version
 import typer
 
 from federation.errors import ConfigError, IODeepError
+from federation.interrupt import watch_interrupts
 from federation.quiet import keep_libraries_quiet
 
 DISTRIBUTION = "iodeep-federation"
@@ -17,6 +18,7 @@ DISTRIBUTION = "iodeep-federation"
 def main() -> None:
     """Run the command line; every error made on purpose becomes one sentence."""
     keep_libraries_quiet()
+    watch_interrupts()
     try:
         check_packages()
         build()(standalone_mode=True)

@@ -12,8 +12,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from federation.config import parse_experiment
 from federation.errors import ConfigError
+from federation.interrupt import stop_if_interrupted
 from federation.pacs import open_gateway
 from federation.registry import Registry
+from server.events import Event
 from server.report.folder import RunFolder
 from server.report.progress import LiveProgress
 from server.rounds import Rounds
@@ -36,8 +38,13 @@ def main(grid: Grid, context: Context) -> None:
             grid=grid,
             registry=Registry(gateway),
             branch=_setting(context, "branch"),
-            observers=(folder, progress),
+            observers=(folder, progress, _stop),
         ).run()
+
+
+def _stop(_: Event) -> None:
+    """Between one thing and the next, heed a Ctrl-C that got lost."""
+    stop_if_interrupted()
 
 
 def _setting(context: Context, key: str) -> str:

@@ -10,7 +10,12 @@ from pynetdicom.association import Association
 from federation.closing import Closing
 from federation.errors import PacsUnreachable
 from federation.pacs.address import DimseAddress
-from federation.pacs.association import MAX_PDU_BYTES, STREAMING, application_entity
+from federation.pacs.association import (
+    MAX_PDU_BYTES,
+    STREAMING,
+    application_entity,
+    cut_off,
+)
 from federation.pacs.contexts import Proposal
 
 Answer = TypeVar("Answer")
@@ -69,6 +74,11 @@ class Requestor(Closing):
             answer = ask(self._established())
         except RuntimeError:  # pynetdicom: the association is not established (any more)
             answer = None
+        except BaseException:  # Ctrl-C in mid-question: a release would wait for its answer
+            if self._association is not None:
+                cut_off(self._association)
+            self._association = None
+            raise
         if answer is None:
             self._abandon()
         return answer
@@ -128,7 +138,8 @@ class Requestor(Closing):
     def close(self) -> None:
         """Release the association. Closing twice is harmless."""
         if self._association is not None and self._association.is_established:
-            self._association.release()
+            with suppress(Exception):  # it ends anyway; what else happens matters more
+                self._association.release()
         self._association = None
 
 

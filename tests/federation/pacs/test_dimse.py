@@ -3,6 +3,7 @@
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -129,6 +130,37 @@ def test_answers_are_filtered_again_and_each_entity_comes_once() -> None:
         keys = {"StudyInstanceUID": "1.2.3.1", "SeriesDescription": "T1*"}
         (found,) = gateway.find("SERIES", keys)
     assert found.SeriesInstanceUID == "1.2.3.1.1"
+
+
+def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:
+    """Neither the interrupt nor closing waits; without an answer a release would."""
+    asked = threading.Event()
+
+    def on_find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        asked.set()
+        time.sleep(8)
+        yield 0x0000, None
+
+    ae = AE(ae_title="SLOW")
+    ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    slow: Any = ae.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, on_find)]
+    )
+
+    def interrupt() -> None:
+        asked.wait(10)
+        time.sleep(0.2)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    gateway = open_gateway(f"dimse://SLOW@127.0.0.1:{slow.server_address[1]}", timeout_s=30)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), gateway:
+        gateway.find("STUDY", {})
+    assert time.monotonic() - begin < 8
+    thread.join()
+    slow.shutdown()
 
 
 def test_what_listens_and_speaks_no_dicom_is_said() -> None:

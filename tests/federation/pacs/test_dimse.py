@@ -150,7 +150,7 @@ def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:
     def interrupt() -> None:
         asked.wait(10)
         time.sleep(0.2)
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()

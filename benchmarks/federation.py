@@ -13,7 +13,7 @@ import psutil
 
 from benchmarks.measure import Row
 from benchmarks.sides import experiment_of, prepare
-from server.report.summary import RunTimings
+from server.report.summary import WORKS, RunTimings
 
 _ROUNDS = 8
 _SAMPLE_S = 0.5
@@ -56,9 +56,9 @@ def rows(data: str) -> Iterator[Row]:
 
 def _overhead(timings: RunTimings) -> Row:
     """What both workers do from the first round to the last besides training and evaluating."""
-    rounds = [spent for round, spent in timings.by_round.items() if round > 0]
-    capacity = 2 * sum(spent["wall"] for spent in rounds)
-    totals = {work: sum(spent.get(work, 0.0) for spent in rounds) for work in timings.works}
+    rounds = [round for round in timings.wall if round > 0]
+    capacity = 2 * sum(timings.wall[round] for round in rounds)
+    totals = {work: sum(timings.by_round[round][work] for round in rounds) for work in WORKS}
     work = totals["training"] + totals["evaluation"]
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in totals.items())
     idle = capacity - sum(totals.values())

@@ -1,4 +1,4 @@
-"""``iodeep demo`` and ``iodeep run``."""
+"""``iodeep demo``, ``iodeep run`` and ``iodeep compare``."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -158,13 +158,8 @@ def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool
                 err=True,
             )
         raise
-    metrics = RunMetrics.read(folder)
-    drawn = {site: simulation.site(site) / "work" / "preview.npz" for site in experiment.roster}
-    previews = {site: path for site, path in drawn.items() if path.exists()}
-    labels = experiment.model.labels
-    picture = draw_run(metrics, labels, previews, folder / "picture.png")
-    report = write_report(folder, labels, experiment.rounds, previews)
-    last = metrics.last()
+    picture, report = draw_run(folder), write_report(folder)
+    last = RunMetrics.read(folder).last()
     return {
         "line": str(experiment.line),
         "branch": branch,

@@ -36,7 +36,7 @@ PHANTOM = "phantom"
 PHANTOM_CASES = 12  # per site, with PHANTOM_TEST_CASES more held out
 PHANTOM_TEST_CASES = 4
 
-_IMPORTED = "not-imported.jsonl"  # the cases left out; written when all others are stored
+NOT_IMPORTED = "not-imported.jsonl"  # the cases left out; written when all others are stored
 _SERVER_APP = "server.app:app"
 _CLIENT_APP = "clients.app:app"
 
@@ -77,7 +77,7 @@ class Simulation:
         return {
             site: cases
             for site, cases in self._cases.items()
-            if not (self.site(site) / _IMPORTED).exists()
+            if not (self.site(site) / NOT_IMPORTED).exists()
         }
 
     def import_images(self) -> Iterator[Stored | Quarantined]:
@@ -94,7 +94,7 @@ class Simulation:
                         left_out.append({"case": outcome.case.name, "problem": outcome.problem})
                     yield outcome
             lines = "".join(json.dumps(line) + "\n" for line in left_out)
-            (self.site(site) / _IMPORTED).write_text(lines, encoding="utf-8")
+            (self.site(site) / NOT_IMPORTED).write_text(lines, encoding="utf-8")
 
     def write_documents(self) -> None:
         """Every hospital's document, with the address that its archive has now."""

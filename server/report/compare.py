@@ -50,7 +50,7 @@ def _result(folder: Path, metrics: RunMetrics, sites: Sequence[str]) -> dict[str
         "validation": last["validation_dice_mean"],
         "test": last["test_dice_mean"],
         **{site: of_site[site]["test_dice_mean"] if site in of_site else None for site in sites},
-        "seconds": round(sum(spent.get("wall", 0.0) for spent in timings.by_round.values()), 1),
+        "seconds": round(sum(timings.wall.values()), 1),
     }
 
 

@@ -1,8 +1,7 @@
 """What is drawn of a run: Dice and loss over rounds, held-out slices, where the time went."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -13,52 +12,62 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from server.report.summary import RunMetrics, RunTimings, RunVersions
+from server.report.summary import WORKS, RunMetrics, RunTimings, RunVersions
 
 matplotlib.use("agg")
 
 _LABEL_COLOURS = ListedColormap(["#e6550d", "#3182bd", "#31a354", "#756bb1", "#fdd835", "#d81b60"])
+_WORK_COLOURS = matplotlib.colormaps["Set2"]  # not those of the sites
 _SLICE_TITLES = ("image", "truth", "prediction")
+
+
+def find_previews(folder: Path, sites: Iterable[str]) -> dict[str, Path]:
+    """The slices that the sites of a simulation drew for themselves, by site."""
+    drawn = {site: folder / "sites" / site / "work" / "preview.npz" for site in sites}
+    return {site: path for site, path in drawn.items() if path.exists()}
 
 
 def draw_dice(axes: np.ndarray, metrics: RunMetrics) -> None:
     """Validation and test Dice over rounds, on two axes: each site's, and that over all cases."""
     for ax, part in zip(axes, ("validation", "test"), strict=True):
-        for site in (*metrics.sites, None):
+        for number, site in enumerate(metrics.sites):
             rounds, dice = metrics.curve(site, f"{part}_dice_mean")
-            if not dice:
-                continue
-            if site is None:
-                label = f"all sites ({dice[-1]:.3f})"
-                ax.plot(rounds, dice, color="black", linewidth=2, label=label)
-            else:
-                colour = f"C{metrics.sites.index(site)}"
-                ax.plot(rounds, dice, linewidth=1, label=site, color=colour)
-        ax.set_ylabel(f"{part} Dice")
+            ax.plot(rounds, dice, linewidth=1, label=site, color=f"C{number}")
+        rounds, dice = metrics.curve(None, f"{part}_dice_mean")
+        ax.plot(rounds, dice, color="black", linewidth=2, label="all cases")
+        ax.set_title(f"{part} Dice" + (f", {dice[-1]:.3f} at the end" if dice else ""))
         ax.set_ylim(0, 1)
-        _finish(ax, "lower right")
+        _finish(ax)
 
 
-def draw_loss(ax: Axes, versions: RunVersions) -> None:
-    """The mean training loss of each site over rounds."""
-    for number, site in enumerate(versions.sites):
+def draw_loss(ax: Axes, versions: RunVersions, sites: Sequence[str]) -> None:
+    """The mean training loss over rounds of each of ``sites``."""
+    for number, site in enumerate(sites):
         rounds, loss = versions.curve(site)
         ax.plot(rounds, loss, linewidth=1, label=site, color=f"C{number}")
-    ax.set_ylabel("training loss")
-    _finish(ax, "upper right")
+    ax.set_title("training loss")
+    _finish(ax)
 
 
-def draw_times(ax: Axes, timings: RunTimings) -> None:
+def draw_legend(figure: Figure | SubFigure, curves: Axes) -> None:
+    """One legend below the axes of a figure, which all show the same curves."""
+    handles, names = curves.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=8, fontsize="small")
+
+
+def draw_times(figure: Figure, timings: RunTimings) -> None:
     """Seconds by site and work, as stacked bars; the aggregator's own below them."""
-    rows = timings.by_who
-    left = np.zeros(len(rows))
-    for number, work in enumerate(timings.works):
-        seconds = np.array([spent.get(work, 0.0) for spent in rows.values()])
-        ax.barh(list(rows), seconds, left=left, label=work, color=f"C{number}")
+    ax = figure.subplots()
+    left = np.zeros(len(timings.by_who))
+    for number, work in enumerate(WORKS):
+        seconds = np.array([spent[work] for spent in timings.by_who.values()])
+        colour = _WORK_COLOURS(number)
+        ax.barh(list(timings.by_who), seconds, left=left, label=work, color=colour, height=0.6)
         left += seconds
     ax.invert_yaxis()
     ax.set_xlabel("seconds")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=6, fontsize="small")
+    ax.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(WORKS), fontsize="small")
 
 
 def draw_slices(
@@ -73,16 +82,16 @@ def draw_slices(
     for row, (site, file) in zip(grid, previews.items(), strict=True):
         _draw_row(row, site, file)
     for ax, title in zip(grid[0], _SLICE_TITLES, strict=True):
-        ax.set_title(title)
+        ax.set_title(title, fontsize="medium")
     shown: list[Artist | tuple[Artist, ...]] = [
         Patch(color=_LABEL_COLOURS(n - 1), label=name) for n, name in labels.items()
     ]
-    figure.legend(handles=shown, loc="outside lower center", ncols=3, fontsize="small")
+    legend = figure.legend(handles=shown, loc="outside lower center", ncols=3, fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a label is a name, whatever dollars are in it
 
 
-def _finish(ax: Axes, place: Literal["lower right", "upper right"]) -> None:
-    if ax.lines:
-        ax.legend(loc=place, fontsize="small", ncols=2)
+def _finish(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ class RunFolder:
     metrics.jsonl   a line for each round and site, and one for each round with ``site: null``
     metrics.csv     the same as a table
     versions.jsonl  the versions, by round
-    timings.jsonl   where the time went, by round, work and site; all other files can be
-                    written again from the aggregator's archive, and are when a run goes on
+    timings.jsonl   where the time went, by round, work and site, and why an answer does not
+                    count; all other files can be written again from the aggregator's archive,
+                    and are when a run goes on
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._roster: tuple[str, ...] = ()
         path.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, event: Event) -> None:
@@ -36,18 +38,20 @@ class RunFolder:
                 self._begin(event)
             case Published(version=version, seconds=seconds):
                 self._add_version(version)
-                self._add_seconds(version.round, "publish", None, seconds)
-            case Answered(round=round, work=work, site=site, seconds=seconds):
-                self._add_seconds(round, work, site, seconds)
+                self._add_seconds(version.round, "publish", seconds)
+            case Answered(round=round, work=work, seconds=seconds, site=site, problem=problem):
+                self._add_seconds(round, work, seconds, site=site, problem=problem)
             case Evaluated():
                 self._add_metrics(event)
             case Closed(round=round, seconds=seconds):
-                self._add_seconds(round, "round", None, {"wall": seconds})
+                self._add_seconds(round, "round", {"wall": seconds})
 
     def _begin(self, event: Started) -> None:
         """Write what the archive knows of earlier rounds; timings are known here alone."""
         for name in ("metrics.jsonl", "metrics.csv", "versions.jsonl"):
             (self.path / name).unlink(missing_ok=True)
+        _cut_unfinished(self.path / "timings.jsonl")
+        self._roster = event.experiment.roster
         versions = {evaluated.version.uid: evaluated.version for evaluated in event.earlier}
         versions[event.version.uid] = event.version
         self._write_experiment(event.experiment, next(iter(versions.values())))
@@ -57,24 +61,25 @@ class RunFolder:
             self._add_metrics(evaluated)
 
     def _add_metrics(self, event: Evaluated) -> None:
-        lines = list(metrics_lines(event))
+        lines = list(metrics_lines(event, self._roster))
         _append(self.path / "metrics.jsonl", lines)
         self._append_csv(lines)
 
     def _add_seconds(
-        self, round: int, work: str, site: str | None, seconds: Mapping[str, float]
+        self,
+        round: int,
+        work: str,
+        seconds: Mapping[str, float],
+        *,
+        site: str | None = None,
+        problem: str | None = None,
     ) -> None:
         line = {"round": round, "work": work, "site": site, "seconds": dict(seconds)}
-        _append(self.path / "timings.jsonl", [line])
+        _append(self.path / "timings.jsonl", [line | {"problem": problem}])
 
     def _write_experiment(self, experiment: Experiment, version: VersionManifest) -> None:
-        document = experiment.model_dump(mode="json", exclude_none=True)
-        architecture = document["model"].pop("architecture")
-        document["model"]["architecture"] = {
-            "network": architecture["network"],
-            **architecture["arguments"],
-        }
-        (self.path / "config.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
+        document = tomli_w.dumps(resolved_document(experiment))
+        (self.path / "config.toml").write_text(document, encoding="utf-8")
         facts = {
             "name": experiment.name,
             "line": str(version.line),
@@ -111,17 +116,29 @@ class RunFolder:
             writer.writerows(lines)
 
 
-def metrics_lines(event: Evaluated) -> Iterator[dict[str, Any]]:
+def resolved_document(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as its TOML document, with every default written out."""
+    document = experiment.model_dump(mode="json", exclude_none=True)
+    architecture = document["model"].pop("architecture")
+    document["model"]["architecture"] = {
+        "network": architecture["network"],
+        **architecture["arguments"],
+    }
+    return document
+
+
+def metrics_lines(event: Evaluated, roster: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A line for each site, in roster order, and last the one over all sites.
 
-    A site whose answer does not count has no numbers, and a ``problem``.
+    A site whose answer does not count has no numbers, and a ``problem``. The order is the
+    roster's, as that of an evaluation read from an archive is the alphabet's.
     """
     names = _metric_names(event)
-    for site, measured in event.evaluation.sites.items():
-        yield _line(event.version, site, names, measured, None)
-    for site, problem in event.evaluation.missing.items():
-        yield _line(event.version, site, names, Measured(metrics={}, cases={}), problem)
-    yield _line(event.version, None, names, event.evaluation.measured, None)
+    evaluation = event.evaluation
+    for site in roster:
+        measured = evaluation.sites.get(site, Measured(metrics={}, cases={}))
+        yield _line(event.version, site, names, measured, evaluation.missing.get(site))
+    yield _line(event.version, None, names, evaluation.measured, None)
 
 
 _PARTS = ("validation", "test")
@@ -160,3 +177,9 @@ def _append(path: Path, lines: list[dict[str, Any]]) -> None:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _cut_unfinished(path: Path) -> None:
+    """Cut off a last line that a kill left unfinished, before others are appended to it."""
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)

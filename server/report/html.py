@@ -2,7 +2,7 @@
 
 import base64
 import io
-import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,60 +10,65 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from server.report.figures import draw_dice, draw_loss, draw_slices, draw_times
-from server.report.summary import Line, RunMetrics, RunTimings, RunVersions
+from federation.config import Experiment, read_experiment
+from server.report.figures import (
+    draw_dice,
+    draw_legend,
+    draw_loss,
+    draw_slices,
+    draw_times,
+    find_previews,
+)
+from server.report.summary import (
+    WORKS,
+    Line,
+    RunMetrics,
+    RunTimings,
+    RunVersions,
+    clock,
+    read_lines,
+)
+from server.simulation import NOT_IMPORTED
 
 _WIDTH_IN = 11.0
-_SLICE_HEIGHT_IN = 1.7
-_BAR_HEIGHT_IN = 0.4
+_CURVES_HEIGHT_IN = 3.4
+_SLICES_SIZE_IN = (5.2, 2.8)
+_BAR_HEIGHT_IN = 0.35
 
 
-def write_report(
-    folder: Path, labels: Mapping[int, str], rounds: int, previews: Mapping[str, Path]
-) -> Path:
-    """Write the report of the run in ``folder``, from what the folder holds.
+def write_report(folder: Path) -> Path:
+    """Write the report of the run in ``folder``, from nothing but what the folder holds.
 
-    labels:   what each output value means
-    rounds:   how many the experiment has
-    previews: by site, the file that the site drew for itself
+    Raises :class:`~federation.errors.ConfigError` where it holds no finished round.
     """
     metrics = RunMetrics.read(folder)
     versions = RunVersions.read(folder)
-    times = RunTimings.read(folder)
-    last, best = metrics.last(), metrics.best()
-    results = [(f"Round {last['round']}, the last", metrics.of_round(last["round"]))]
-    if best["round"] != last["round"]:
-        title = f"Round {best['round']}, the best on validation"
-        results.append((title, metrics.of_round(best["round"])))
+    timings = RunTimings.read(folder)
+    experiment = read_experiment(folder / "config.toml")
+    labels = experiment.model.labels
+    last = metrics.last()
     measured = [
-        one for one in metrics.of_round(last["round"])
-        if one["site"] is not None and one["test_dice_mean"] is not None
+        line for line in metrics.of_round(last["round"])
+        if line["site"] is not None and line["test_dice_mean"] is not None
     ]  # fmt: skip
-    text = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            facts=json.loads((folder / "run.json").read_text(encoding="utf-8")),
-            branch=versions.lines[-1]["branch"],
-            strategy=versions.lines[-1]["strategy"] or "none yet",
-            rounds=rounds,
-            labels=labels,
-            last=last,
-            worst=min(measured, key=lambda one: one["test_dice_mean"], default=None),
-            wall_s=sum(spent.get("wall", 0.0) for spent in times.by_round.values()),
-            results=results,
-            data=[_data_row(metrics, versions, site) for site in metrics.sites],
-            curves=_curves(metrics, versions),
-            slices=_slices(previews, labels) if previews else None,
-            bars=_bars(times) if times.by_who else None,
-            times=times,
-            versions=versions.lines,
-            missing={
-                one["round"]: [ln for ln in metrics.of_round(one["round"]) if ln["problem"]]
-                for one in versions.lines
-            },
-            configuration=(folder / "config.toml").read_text(encoding="utf-8"),
-        )
+    template = _environment().get_template("report.html")
+    text = template.render(
+        experiment=experiment,
+        configuration=(folder / "config.toml").read_text(encoding="utf-8"),
+        branch=versions.lines[-1]["branch"],
+        last=last,
+        worst=min(measured, key=lambda line: line["test_dice_mean"], default=None),
+        results=_results(metrics),
+        data=[_data_row(folder, metrics, versions, site) for site in experiment.roster],
+        curves=_curves(metrics, versions),
+        slices={
+            site: _slices(site, preview, labels)
+            for site, preview in find_previews(folder, experiment.roster).items()
+        },
+        timings=timings,
+        bars=_bars(timings) if timings.by_who else None,
+        works=WORKS,
+        lineage=[_lineage_row(line, experiment, metrics, timings) for line in versions.lines],
     )
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8")
@@ -79,54 +84,92 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "clock": clock,
         "dice": lambda value: "-" if value is None else f"{value:.4f}",
+        "each": _each,
+        "reasons": lambda counts: f"{sum(counts.values())}: {_each(counts)}" if counts else "0",
         "seconds": lambda value: f"{value:.1f}",
-        "duration": lambda value: f"{int(value) // 60}:{int(value) % 60:02d} min",
     }
     return environment
 
 
-def _data_row(metrics: RunMetrics, versions: RunVersions, site: str) -> dict[str, Any]:
-    told: list[Line] = [one for one in metrics.of_site(site) if not one["problem"]]
-    line = told[-1] if told else metrics.of_site(site)[-1]
-    trained = [one["sites"][site] for one in versions.lines if site in one["sites"]]
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in line["quarantined"].items())
+def _each(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{what} ({count})" for what, count in counts.items())
+
+
+def _results(metrics: RunMetrics) -> dict[str, list[Line]]:
+    """By title, the lines of the last round, and of the best where that is another one."""
+    last, best = metrics.last()["round"], metrics.best()["round"]
+    if best == last:
+        return {f"Round {last}, the last and the best on validation": metrics.of_round(last)}
+    return {
+        f"Round {last}, the last": metrics.of_round(last),
+        f"Round {best}, the best on validation": metrics.of_round(best),
+    }
+
+
+def _data_row(
+    folder: Path, metrics: RunMetrics, versions: RunVersions, site: str
+) -> dict[str, Any]:
+    """What a site said of its data when it last answered; names of cases stay where they are."""
+    lines = metrics.of_site(site)
+    told = [line for line in lines if not line["problem"]] or lines
+    trained = [line["sites"][site] for line in versions.lines if site in line["sites"]]
+    path = folder / "sites" / site / NOT_IMPORTED
+    not_imported = read_lines(path) if path.exists() else []
     return {
         "site": site,
         "training": trained[-1] if trained else "-",
-        "validation": line["validation_cases"],
-        "test": line["test_cases"],
-        "left_out": line["left_out"],
-        "reasons": reasons,
+        "validation": told[-1]["validation_cases"],
+        "test": told[-1]["test_cases"],
+        "left_out": told[-1]["quarantined"],
+        "not_imported": Counter(case["problem"] for case in not_imported),
+    }
+
+
+def _lineage_row(
+    version: Line, experiment: Experiment, metrics: RunMetrics, timings: RunTimings
+) -> dict[str, Any]:
+    """A version, and by site why it had no part in making or in measuring it."""
+    round = version["round"]
+    absent = [s for s in experiment.roster if version["parent"] and s not in version["sites"]]
+    reasons = timings.untrained.get(round, {})
+    measured = {line["site"]: line for line in metrics.of_round(round)}
+    return {
+        "version": version,
+        "untrained": {site: reasons.get(site, "the reason was not kept") for site in absent},
+        "unmeasured": {site: line["problem"] for site, line in measured.items() if line["problem"]},
+        "result": measured.get(None),
     }
 
 
 def _curves(metrics: RunMetrics, versions: RunVersions) -> str:
-    figure = Figure(figsize=(_WIDTH_IN, 3.4), layout="constrained")
+    figure = Figure(figsize=(_WIDTH_IN, _CURVES_HEIGHT_IN), layout="constrained")
     axes = figure.subplots(1, 3)
     draw_dice(axes[:2], metrics)
-    draw_loss(axes[2], versions)
+    draw_loss(axes[2], versions, metrics.sites)
+    draw_legend(figure, axes[0])
     for ax in axes:
         ax.set_xlabel("round")
     return _as_uri(figure, "svg")
 
 
-def _slices(previews: Mapping[str, Path], labels: Mapping[int, str]) -> str:
-    figure = Figure(figsize=(7.0, _SLICE_HEIGHT_IN * len(previews)), layout="constrained")
-    draw_slices(figure, previews, labels)
+def _slices(site: str, preview: Path, labels: Mapping[int, str]) -> str:
+    figure = Figure(figsize=_SLICES_SIZE_IN, layout="constrained")
+    draw_slices(figure, {site: preview}, labels)
     return _as_uri(figure, "png")
 
 
-def _bars(times: RunTimings) -> str:
-    height = 1.4 + _BAR_HEIGHT_IN * len(times.by_who)
+def _bars(timings: RunTimings) -> str:
+    height = 1.1 + _BAR_HEIGHT_IN * len(timings.by_who)
     figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
-    draw_times(figure.subplots(), times)
+    draw_times(figure, timings)
     return _as_uri(figure, "svg")
 
 
 def _as_uri(figure: Figure, kind: str) -> str:
     """A figure within the page: nothing is fetched when it is opened."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=110)
+    figure.savefig(buffer, format=kind, dpi=140)
     media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
     return f"data:{media};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""A run's metrics, read back from its folder."""
+"""A run read back from its folder: metrics, versions, where the time went."""
 
 import json
 from collections import Counter
@@ -13,9 +13,21 @@ Line = dict[str, Any]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """A file of JSON lines; a last line that a kill cut short is left out."""
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(text) for text in whole.splitlines()]
+    """A file of JSON lines; a last line that a kill cut short is left out.
+
+    Raises :class:`ConfigError` where any other line is damaged.
+    """
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    try:
+        return [json.loads(text) for text in whole.splitlines()]
+    except ValueError as error:
+        raise ConfigError(f"{path} holds a line that is no JSON: {error}") from error
+
+
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: ``0:05:16``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +41,11 @@ class RunMetrics:
     def read(cls, folder: Path) -> "RunMetrics":
         """Raises :class:`ConfigError` where the folder holds no finished round."""
         path = folder / "metrics.jsonl"
-        if not path.exists():
-            raise ConfigError(f"{folder} holds no run with a finished round")
-        lines = read_lines(path)
+        lines = read_lines(path) if path.exists() else []
+        if not any(line["site"] is None for line in lines):
+            inner = ", ".join(sorted(found.parent.name for found in folder.glob("*/metrics.jsonl")))
+            hint = f"; there are runs in its folders {inner}" if inner else ""
+            raise ConfigError(f"{folder} holds no run with a finished round{hint}")
         sites = dict.fromkeys(line["site"] for line in lines if line["site"] is not None)
         return cls(sites=tuple(sites), lines=lines)
 
@@ -97,34 +111,51 @@ class RunVersions:
         return [line["round"] for line in told], [line["loss"][site] for line in told]
 
 
-_WORKS = ("training", "evaluation", "data", "archive", "transfer", "aggregation")
+WORKS = ("training", "evaluation", "data", "archive", "transfer", "aggregation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunTimings:
     """``timings.jsonl`` of a run, added up.
 
-    by_who:  seconds by work, of each site, and of the aggregator itself
-    by_round: by round, what its sites and the aggregator spent, and ``wall``, the clock on the
-             wall, which is less where sites work at the same time
+    by_who:    seconds by work, of each site, and last of the aggregator itself
+    by_round:  seconds by work, of all of them, by round
+    wall:      seconds of each finished round on the clock on the wall, which are less than the
+               sum where sites work at the same time
+    untrained: by round and site, why an answer does not count that was due before the round's
+               version was published
     """
 
-    works: tuple[str, ...]
     by_who: Mapping[str, Mapping[str, float]]
     by_round: Mapping[int, Mapping[str, float]]
+    wall: Mapping[int, float]
+    untrained: Mapping[int, Mapping[str, str]]
 
     @classmethod
     def read(cls, folder: Path) -> "RunTimings":
+        """Nothing of a run that kept no timings, as they are in no archive."""
         path = folder / "timings.jsonl"
         by_who: dict[str, Counter[str]] = {}
         by_round: dict[int, Counter[str]] = {}
+        aggregator: Counter[str] = Counter()
+        wall: dict[int, float] = {}
+        untrained: dict[int, dict[str, str]] = {}
+        published: set[int] = set()
         for line in read_lines(path) if path.exists() else []:
-            total = by_round.setdefault(line["round"], Counter())
-            for work, seconds in line["seconds"].items():
-                total[work] += seconds
-                if work == "wall":
-                    continue
-                at_site = line["site"] is not None and work != "aggregation"
-                who = line["site"] if at_site else "aggregator"
-                by_who.setdefault(who, Counter())[work] += seconds
-        return cls(works=_WORKS, by_who=by_who, by_round=by_round)
+            round, site, seconds = line["round"], line["site"], line["seconds"]
+            if line["work"] == "round":
+                wall[round] = seconds["wall"]
+                continue
+            if line["work"] == "publish":
+                published.add(round)
+            elif line.get("problem") and round not in published:
+                untrained.setdefault(round, {})[site] = line["problem"]
+            of_site = aggregator if site is None else by_who.setdefault(site, Counter())
+            for work in WORKS:
+                spent = seconds.get(work, 0.0)
+                who = aggregator if work == "aggregation" else of_site
+                who[work] += spent
+                by_round.setdefault(round, Counter())[work] += spent
+        if by_round:
+            by_who["aggregator"] = aggregator
+        return cls(by_who=by_who, by_round=by_round, wall=wall, untrained=untrained)

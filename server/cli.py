@@ -72,23 +72,16 @@ def compare(
     """Runs side by side: configurations, Dice, time, and whether the weights are the same."""
     from server.report.compare import compare as compare_runs
 
-    if len(runs) < 2:
-        raise ConfigError("compare needs the folders of two runs or more")
     compared = compare_runs(runs)
     if json:
         print_json(asdict(compared))
         return
-    print_table("Dice of the last round, by site on test", [dict(row) for row in compared.results])
-    for name, change in list(zip(compared.names, compared.first_change, strict=True))[1:]:
-        said = "the same in all rounds" if change is None else f"others from round {change} on"
-        typer.echo(f"weights of {name}: {said}")
+    print_table("Dice of the last round", compared.result_table())
+    typer.echo()
     if compared.differences:
-        rows = [
-            {"key": key, **{n: str(v) for n, v in zip(compared.names, values, strict=True)}}
-            for key, values in compared.differences.items()
-        ]
-        typer.echo()
-        print_table("What differs in the configurations", rows)
+        print_table("What differs in the configurations", compared.difference_table())
+    else:
+        typer.echo("The configurations are the same.")
 
 
 def configs() -> Path:

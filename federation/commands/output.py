@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(value: Any) -> None:
@@ -15,15 +16,19 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows with the same keys as a table; cells are never cut short when piped."""
+    """Rows with the same keys as a table; cells are never cut short when piped.
+
+    The first column names the row and is kept whole; on a narrow terminal the others fold. What
+    stands in square brackets is text like any other, and no markup.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=10_000)
     table = Table(title=title or None, box=None, header_style="bold", title_justify="left")
-    for key in rows[0] if rows else ():
-        table.add_column(key, overflow="fold")
+    for number, key in enumerate(rows[0] if rows else ()):
+        table.add_column(Text(key), overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     console.print(table)
 
 

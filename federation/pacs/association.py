@@ -90,6 +90,7 @@ def stream(event: evt.Event) -> None:
     connection.settimeout(event.assoc.network_timeout)
     _bound_the_queue(event.assoc)
     _wait_while_it_comes(event.assoc)
+    _leave_answers_to_who_asked(event.assoc)
 
 
 def _bound_the_queue(association: Association) -> None:
@@ -133,6 +134,22 @@ def _wait_while_it_comes(association: Association) -> None:
                 return answer
 
     association.bind(evt.EVT_PDU_RECV, count)
+    association.dimse.get_msg = get_msg  # type: ignore[method-assign]
+
+
+def _leave_answers_to_who_asked(association: Association) -> None:
+    """Let pynetdicom's reactor take no message while a question waits for its answers.
+
+    The reactor is held while one asks, but where the next question follows at once it may not
+    have noticed yet that the last one is over. It then goes round once more, and would take,
+    and drop, the first answer to the new question: a study would vanish from a C-FIND.
+    """
+    get = association.dimse.get_msg
+    nobody_asks = association._reactor_checkpoint.is_set
+
+    def get_msg(block: bool = False) -> Any:
+        return get(block) if block or nobody_asks() else (None, None)
+
     association.dimse.get_msg = get_msg  # type: ignore[method-assign]
 
 

@@ -23,7 +23,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     RLELossless,
 )
-from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, association, evt
+from pynetdicom.association import Association
+from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageError
@@ -130,6 +132,34 @@ def test_answers_are_filtered_again_and_each_entity_comes_once() -> None:
         keys = {"StudyInstanceUID": "1.2.3.1", "SeriesDescription": "T1*"}
         (found,) = gateway.find("SERIES", keys)
     assert found.SeriesInstanceUID == "1.2.3.1.1"
+
+
+def test_no_answer_is_lost_where_questions_follow_at_once(
+    server: ArchiveServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though pynetdicom's own thread sees late that a question is over, and then looks for
+    messages while the asker reads the next question's first answer."""
+    server.archive.ingest(make(StudyInstanceUID="1.2.3.1"))
+    server.archive.ingest(make(StudyInstanceUID="1.2.3.2", SeriesInstanceUID="1.2.3.2.1"))
+    wait = threading.Event.wait
+
+    def wake_up_late(event: threading.Event, timeout: float | None = None) -> bool:
+        came = wait(event, timeout)
+        thread = threading.current_thread()
+        if isinstance(thread, Association) and thread.is_requestor:
+            time.sleep(0.05)
+        return came
+
+    def read_slowly(*args: Any) -> Dataset:
+        time.sleep(0.1)
+        return decode(*args)
+
+    with open_gateway(server.address) as gateway:
+        gateway.find("STUDY", {})
+        monkeypatch.setattr(threading.Event, "wait", wake_up_late)
+        monkeypatch.setattr(association, "decode", read_slowly)
+        found = [len(gateway.find("STUDY", {})) for _ in range(3)]
+    assert found == [2] * 3
 
 
 def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:

@@ -1,78 +1,57 @@
 """``python -m benchmarks [--data FOLDER] [NAME …]`` measures, and writes docs/benchmarks.md."""
 
 import argparse
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks import codec, epoch, federation
-from benchmarks.measure import Row
+from benchmarks.table import Row, machine, page
+from federation.quiet import keep_libraries_quiet
 
-_TABLE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-_LIBRARIES = ("torch", "monai", "flwr", "pydicom", "pynetdicom", "safetensors")
+_PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+_PHANTOM = "phantom"
 
 
 def main() -> None:
-    """Measure what was named, or everything, and write the table."""
+    """Measure what was named, or everything, and write the page; a part of it is printed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--data", default="phantom", help="folder with a manifest.csv")
+    parser.add_argument("--data", default=_PHANTOM, help="folder with a manifest.csv")
+    parser.add_argument("--rounds", type=int, default=8, help="of each federation")
+    parser.add_argument("--turns", type=int, default=3, help="of all federations")
     parser.add_argument("names", nargs="*", help="codec, epoch, federation; all by default")
     options = parser.parse_args()
     benchmarks: Mapping[str, Callable[[], Iterator[Row]]] = {
         "codec": codec.rows,
         "epoch": epoch.rows,
-        "federation": lambda: federation.rows(options.data),
+        "federation": lambda: federation.rows(options.data, options.rounds, options.turns),
     }
     if unknown := set(options.names) - benchmarks.keys():
         parser.error(f"no benchmark {min(unknown)!r}; there are {', '.join(benchmarks)}")
+    keep_libraries_quiet()
     console = Console(stderr=True)
+    data = _said(options.data)
+    console.print(f"federations on {data}")
+    before = machine()
     rows = []
     for name in options.names or benchmarks:
         with console.status(f"measuring: {name}"):
             for row in benchmarks[name]():
                 rows.append(row)
-                console.print(f"{_outcome(row):8} {row.what}: {row.value:.3g} {row.unit}")
-    text = table(rows, data="phantoms" if options.data == "phantom" else "hippocampus MR")
+                console.print(f"{row.outcome:8} {row.what}: {row.value:.3g} {row.unit}")
+    text = page(rows, machine=before, data=data)
     if options.names:
         print(text)
     else:
-        _TABLE.write_text(text, encoding="utf-8")
-        print(_TABLE)
+        _PAGE.write_text(text, encoding="utf-8")
+        print(_PAGE)
 
 
-def table(rows: Sequence[Row], *, data: str) -> str:
-    """The measurements in Markdown."""
-    versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
-    cores = len(os.sched_getaffinity(0))
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make benchmarks DATA=FOLDER`. Both sides of a ratio are measured in turns, in",
-        "the same run on the same machine; a value is met where it is at most its bound.",
-        "",
-        f"{cores} cores ({platform.machine()}), Python {platform.python_version()}, {versions}; "
-        f"federations on {data}.",
-        "",
-        "| what | value | bound | | measured |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.what} | {row.value:.3g} {row.unit} | {row.bound:g} {row.unit} | {_outcome(row)} "
-        f"| {row.shown} |"
-        for row in rows
-    ]
-    for row in rows:
-        if row.profile:
-            lines += ["", f"What holds back *{row.what}*:", "", "```", row.profile, "```"]
-    return "\n".join(lines) + "\n"
-
-
-def _outcome(row: Row) -> str:
-    return "met" if row.met else "not met"
+def _said(data: str) -> str:
+    if data == _PHANTOM:
+        return "built-in phantoms, as no data was given"
+    return f"real images ({Path(data).name})"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from monai.losses.dice import DiceCELoss
 
-from benchmarks.measure import Row, in_turns
+from benchmarks.measure import in_turns, profile
+from benchmarks.table import Row
 from clients.data.cache import Example, ExampleCache
 from clients.data.dataset import Examples
 from clients.training import Trainer
@@ -16,11 +17,15 @@ from federation.networks import build_network
 from server.cli import configs
 
 _CASES = 16
-_TURNS = 5
+_TURNS = 9
 
 
 def rows() -> Iterator[Row]:
-    """The same network, cases, batches, loss and optimiser; nothing is changed at random."""
+    """The same network, cases, batches, loss and optimiser; nothing is changed at random.
+
+    The bare loop is given what makes ours fast, channels last, and the same one thread; it does
+    without our checks, our cache and deterministic algorithms.
+    """
     experiment = read_experiment(configs() / "hippocampus.toml")
     settings = TrainingTable(
         epochs=1, batch_size=2, threads=1, optimizer=experiment.training.optimizer
@@ -58,10 +63,10 @@ def rows() -> Iterator[Row]:
             torch.set_num_threads(threads)
 
         through, loop = in_turns(ours, bare, turns=_TURNS)
-    yield Row(
-        what="an epoch of cached cases / a bare loop in memory",
-        value=through.median / loop.median,
-        bound=1.05,
-        unit="x",
-        shown=f"{through} / {loop}",
-    )
+        ratio = through.over(loop)
+        yield Row(
+            what="an epoch of cached cases / a bare loop in memory",
+            value=ratio.median,
+            bound=1.05,
+            shown=f"{ratio}",
+        ).explained(lambda: profile(ours))

@@ -1,36 +1,24 @@
-"""Time and memory of two ways to do one thing, in turns, and what a table says of them."""
+"""Time and memory of ways to do one thing, side by side and in turns."""
 
 import cProfile
 import io
 import pstats
 import statistics
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import psutil
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_SAMPLE_S = 0.5
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One measurement against its bound: ``value`` shall be at most ``bound``.
-
-    shown:   the measured sides in words, units included
-    profile: where the time goes, where the bound is not met
-    """
-
-    what: str
-    value: float
-    bound: float
-    unit: str
-    shown: str
-    profile: str = ""
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.bound
+Side = TypeVar("Side")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,40 +31,74 @@ class Times:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    def over(self, other: "Times") -> "Ratio":
+        """This side's time as a share of another's."""
+        return Ratio(ours=self, theirs=other)
+
     def __str__(self) -> str:
         low, high = min(self.seconds), max(self.seconds)
         scale, unit = (1000, "ms") if self.median < 1 else (1, "s")
-        return (
-            f"{self.median * scale:.3g} {unit} ({low * scale:.3g} to {high * scale:.3g}, "
-            f"{len(self.seconds)} turns)"
-        )
+        return f"{self.median * scale:.3g} {unit} ({low * scale:.3g} to {high * scale:.3g})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ratio:
+    """Two sides' times, turn by turn: other work on the machine meets both of a turn alike."""
+
+    ours: Times
+    theirs: Times
+
+    @property
+    def turns(self) -> list[float]:
+        return [a / b for a, b in zip(self.ours.seconds, self.theirs.seconds, strict=True)]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.turns)
+
+    def __str__(self) -> str:
+        low, high = min(self.turns), max(self.turns)
+        return f"{low:.2f} to {high:.2f} in {len(self.turns)} turns; {self.ours} / {self.theirs}"
+
+
+def alternate(sides: Sequence[Side], turns: int) -> Iterator[Side]:
+    """Every side once a turn, each turn beginning with another one."""
+    for turn in range(turns):
+        first = turn % len(sides)
+        yield from (*sides[first:], *sides[:first])
 
 
 def in_turns(*sides: Callable[[], object], turns: int) -> list[Times]:
-    """Each side once to warm up, then all of them in turn, so that noise meets all alike."""
+    """The time of each side, after once to warm up."""
     for side in sides:
         side()
     seconds: list[list[float]] = [[] for _ in sides]
-    for turn in range(turns):
-        for number in range(len(sides)):
-            chosen = (number + turn) % len(sides)
-            begin = time.perf_counter()
-            sides[chosen]()
-            seconds[chosen].append(time.perf_counter() - begin)
+    for number in alternate(range(len(sides)), turns):
+        begin = time.perf_counter()
+        sides[number]()
+        seconds[number].append(time.perf_counter() - begin)
     return [Times(seconds=one) for one in seconds]
 
 
-def profile(work: Callable[[], object], lines: int = 12) -> str:
-    """The functions that most of the time goes to, themselves included."""
+def profile(work: Callable[[], object], *, of: str = "", lines: int = 12) -> str:
+    """The functions that the time goes to: by their own time, or, where their file's path holds
+    ``of``, by that of all they call."""
     profiler = cProfile.Profile()
     profiler.runcall(work)
     text = io.StringIO()
-    pstats.Stats(profiler, stream=text).strip_dirs().sort_stats("tottime").print_stats(lines)
+    stats = pstats.Stats(profiler, stream=text)
+    if of:
+        stats.sort_stats("cumtime").print_stats(of, lines)
+    else:
+        stats.strip_dirs().sort_stats("tottime").print_stats(lines)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
 def extra_bytes(work: Callable[[], object]) -> int:
-    """How much the process' memory grows at most while it works (Linux)."""
+    """How much this process' memory grows at most while it works (Linux).
+
+    Memory that was freed earlier and is used again does not count: call it in a fresh process.
+    """
     _CLEAR.write_text("5")  # the peak begins anew (proc(5), clear_refs)
     before = _memory("VmRSS")
     work()
@@ -86,3 +108,72 @@ def extra_bytes(work: Callable[[], object]) -> int:
 def _memory(name: str) -> int:
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     return int(fields[name].split()[0]) * 1024
+
+
+# --- whole processes ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """A command from its start to its end.
+
+    printed: what it wrote to stdout
+    holders: at the moment when all of them together held most, bytes by process, its children
+             and theirs included
+    """
+
+    seconds: float
+    printed: str
+    holders: Mapping[str, int]
+
+    @property
+    def peak_bytes(self) -> int:
+        return sum(self.holders.values())
+
+
+def run_process(command: Sequence[str]) -> Finished:
+    """Run a command; its tree of processes is looked at twice a second.
+
+    Raises :class:`RuntimeError` with the end of what it said where it fails.
+    """
+    holders: dict[str, int] = {}
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as said:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=printed, stderr=said)
+        while True:
+            now = _tree_bytes(process.pid)
+            holders = max(holders, now, key=lambda held: sum(held.values()))
+            try:
+                process.wait(_SAMPLE_S)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        seconds = time.perf_counter() - begin
+        printed.seek(0)
+        said.seek(0)
+        if process.returncode != 0:
+            end = "".join(said.readlines()[-15:])
+            raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}:\n{end}")
+        return Finished(seconds=seconds, printed=printed.read(), holders=holders)
+
+
+def _tree_bytes(pid: int) -> dict[str, int]:
+    """Proportional set size of a process and all below it: shared pages count once."""
+    held: dict[str, int] = {}
+    try:
+        process = psutil.Process(pid)
+        tree = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return held
+    for one in tree:
+        try:
+            held[f"{one.pid} {_shown(one)}"] = one.memory_full_info().pss
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return held
+
+
+def _shown(process: psutil.Process) -> str:
+    """A process by its program and the last part of its first words."""
+    words = [Path(word).name for word in " ".join(process.cmdline()).split()[:3]]
+    return " ".join(words)[:60] or process.name()

@@ -1,15 +1,19 @@
 """One federation done three ways: ours, a hand-written loop, Flower's own simulation with Ray.
 
-``python -m benchmarks.sides ours|loop|ray FOLDER DATA ROUNDS`` prints what came of it as JSON.
+``python -m benchmarks.sides ours|loop|ray FOLDER DATA ROUNDS THREADS`` prints what came of it.
 All three start from the same weights, use the same cached cases, trainer, seeds and steps, and
-evaluate every round; ours also keeps every round in five archives.
+evaluate every round; ours also keeps every round in five archives. The others need no archive:
+they find their cases in the cache, once a process.
 """
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+
+from torch import nn
 
 from clients.data import LabelledData
 from clients.data.dataset import load_examples
@@ -19,17 +23,30 @@ from federation.iodeep.weights import Tensor, weights_digest
 from federation.networks import build_network, load_tensors, tensors_of
 from federation.pacs import open_gateway
 from server.cli import configs
+from server.report.summary import RunMetrics
 from server.simulation import Simulation
 from server.strategies import FedAvg
 
 Weights = dict[str, Tensor]
+Data = Mapping[str, LabelledData]
+
+DONE = "outcome: "  # before the JSON; Ray prints lines of its own
+_RUN = "bench"
 
 
-def experiment_of(data: str, rounds: int) -> Experiment:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The last round's weights, and their mean test Dice over all sites' cases."""
+
+    digest: str
+    dice: float
+
+
+def experiment_of(data: str, rounds: int, *overrides: str) -> Experiment:
     """The hippocampus recipe, or the phantom's where there is no data."""
     name = "phantom" if data == "phantom" else "hippocampus"
-    overrides = [f"data={data}", f"rounds={rounds}", "training.threads=1", "simulation.workers=2"]
-    return read_experiment(configs() / f"{name}.toml", overrides)
+    ours = [f"data={data}", f"rounds={rounds}", "training.threads=1", "simulation.workers=2"]
+    return read_experiment(configs() / f"{name}.toml", [*ours, *overrides])
 
 
 def prepare(folder: Path, experiment: Experiment) -> None:
@@ -42,32 +59,33 @@ def prepare(folder: Path, experiment: Experiment) -> None:
             site = read_site(simulation.site(name) / "site.toml")
             with open_gateway(site.archives.images) as gateway:
                 load_examples(gateway, site, experiment.line, experiment.model.preprocessing)
+    for name in experiment.roster:
+        read_cases(folder, experiment, name)  # the census of the other sides, too
 
 
-def ours(folder: Path, experiment: Experiment) -> str:
-    """Our simulation, two sites at a time, to the digest of the last round's weights."""
+def ours(folder: Path, experiment: Experiment) -> Outcome:
+    """Our simulation, two sites at a time."""
     with Simulation(experiment, folder, resume=True) as simulation:
-        simulation.run(f"bench-{experiment.rounds}")
-    lines = (folder / "versions.jsonl").read_text(encoding="utf-8").splitlines()
-    digest: str = json.loads(lines[-1])["weights_digest"]
-    return digest
+        simulation.run(f"{_RUN}-{experiment.rounds}")
+    last = RunMetrics.read(folder).last()
+    return Outcome(digest=last["weights_digest"], dice=last["test_dice_mean"])
 
 
-def loop(folder: Path, experiment: Experiment) -> str:
+def loop(folder: Path, experiment: Experiment) -> Outcome:
     """FedAvg as one writes it by hand: one site after the other, all in memory."""
-    data = read_cases(folder, experiment)
+    data = {name: read_cases(folder, experiment, name) for name in experiment.roster}
     version = start_of(experiment)
-    evaluate_all(experiment, data, version)
+    dice = evaluate_all(experiment, data, version)
     for round in range(1, experiment.rounds + 1):
         mean = FedAvg(version)
         for site, cases in data.items():
             mean.add(train(experiment, site, cases, version, round), len(cases.train))
         version = mean.finish()
-        evaluate_all(experiment, data, version)
-    return weights_digest(version)
+        dice = evaluate_all(experiment, data, version)
+    return Outcome(digest=weights_digest(version), dice=dice)
 
 
-def ray(folder: Path, experiment: Experiment) -> str:
+def ray(folder: Path, experiment: Experiment) -> Outcome:
     """A minimal Flower app in Flower's simulation, two clients at once."""
     from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
@@ -75,30 +93,27 @@ def ray(folder: Path, experiment: Experiment) -> str:
     from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
     from flwr.simulation import run_simulation
 
-    def network_of(version: Weights | None) -> Any:
-        network = build_network(experiment.model.architecture)
-        if version is not None:
-            load_tensors(network, version)
-        return network
-
     def sent(version: Weights) -> ArrayRecord:
-        return ArrayRecord(network_of(version).state_dict())
+        return ArrayRecord(network_of(experiment, version).state_dict())
 
     def received(arrays: ArrayRecord) -> Weights:
-        network = network_of(None)
+        network = build_network(experiment.model.architecture)
         network.load_state_dict(arrays.to_torch_state_dict())
         return copied(tensors_of(network))
 
-    app = ClientApp()
-    ended: list[str] = []
+    @cache
+    def cases_of(site: str) -> LabelledData:
+        return read_cases(folder, experiment, site)
 
-    def cases_of(context: Context) -> tuple[str, LabelledData]:
-        site = experiment.roster[int(str(context.node_config["partition-id"]))]
-        return site, read_cases(folder, experiment, only=site)[site]
+    def site_of(context: Context) -> str:
+        return experiment.roster[int(str(context.node_config["partition-id"]))]
+
+    app = ClientApp()
 
     @app.train()
     def _train(message: Message, context: Context) -> Message:
-        site, cases = cases_of(context)
+        site = site_of(context)
+        cases = cases_of(site)
         version = received(message.content.array_records["arrays"])
         round = int(str(message.content.config_records["config"]["server-round"]))
         update = train(experiment, site, cases, version, round)
@@ -108,13 +123,14 @@ def ray(folder: Path, experiment: Experiment) -> str:
 
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
-        _, cases = cases_of(context)
+        cases = cases_of(site_of(context))
         version = received(message.content.array_records["arrays"])
         dice = evaluate(experiment, cases, version)
         metrics = MetricRecord({"num-examples": len(cases.test), "dice": dice})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
     server = ServerApp()
+    ended: list[Outcome] = []
 
     @server.main()
     def _main(grid: Grid, _: Context) -> None:
@@ -122,7 +138,9 @@ def ray(folder: Path, experiment: Experiment) -> str:
         result = strategy.start(
             grid, sent(start_of(experiment)), num_rounds=experiment.rounds, timeout=3600
         )
-        ended.append(weights_digest(received(result.arrays)))
+        dice = result.evaluate_metrics_clientapp[experiment.rounds]["dice"]
+        assert isinstance(dice, float)
+        ended.append(Outcome(digest=weights_digest(received(result.arrays)), dice=dice))
 
     run_simulation(
         server_app=server,
@@ -139,27 +157,27 @@ def ray(folder: Path, experiment: Experiment) -> str:
 # --- the work that all of them do ---------------------------------------------------------
 
 
-def read_cases(
-    folder: Path, experiment: Experiment, only: str | None = None
-) -> Mapping[str, LabelledData]:
-    """The cached cases of the sites; the archive's index is read from its folder."""
-    cases = {}
-    for name in [only] if only else experiment.roster:
-        site = read_site(folder / "sites" / name / "site.toml")
-        with open_gateway(f"folder:{folder / 'archives' / name}") as gateway:
-            cases[name] = load_examples(
-                gateway, site, experiment.line, experiment.model.preprocessing, run="bench"
-            )
-    return cases
+def read_cases(folder: Path, experiment: Experiment, name: str) -> LabelledData:
+    """The cached cases of a site; the archive's index is read from its folder."""
+    site = read_site(folder / "sites" / name / "site.toml")
+    with open_gateway(f"folder:{folder / 'archives' / name}") as gateway:
+        return load_examples(
+            gateway, site, experiment.line, experiment.model.preprocessing, run=_RUN
+        )
 
 
 def start_of(experiment: Experiment) -> Weights:
     return copied(tensors_of(build_network(experiment.model.architecture, seed=experiment.seed)))
 
 
-def trainer_of(experiment: Experiment, version: Weights) -> Trainer:
+def network_of(experiment: Experiment, version: Weights) -> nn.Module:
     network = build_network(experiment.model.architecture)
     load_tensors(network, version)
+    return network
+
+
+def trainer_of(experiment: Experiment, version: Weights) -> Trainer:
+    network = network_of(experiment, version)
     return Trainer(network, experiment.training, labels=len(experiment.model.labels))
 
 
@@ -173,17 +191,18 @@ def train(
 
 
 def evaluate(experiment: Experiment, cases: LabelledData, version: Weights) -> float:
+    """Validation and test; the mean Dice of the latter."""
     trainer = trainer_of(experiment, version)
     if cases.validation:
         trainer.evaluate(cases.validation)
     return trainer.evaluate(cases.test).dice_mean
 
 
-def evaluate_all(
-    experiment: Experiment, data: Mapping[str, LabelledData], version: Weights
-) -> None:
-    for cases in data.values():
-        evaluate(experiment, cases, version)
+def evaluate_all(experiment: Experiment, data: Data, version: Weights) -> float:
+    """The mean test Dice over all cases."""
+    dice = {name: evaluate(experiment, cases, version) for name, cases in data.items()}
+    weights = {name: len(cases.test) for name, cases in data.items()}
+    return sum(dice[name] * weights[name] for name in data) / sum(weights.values())
 
 
 def copied(tensors: Mapping[str, Tensor]) -> Weights:
@@ -193,10 +212,15 @@ def copied(tensors: Mapping[str, Tensor]) -> Weights:
     }
 
 
-def main(side: str, folder: str, data: str, rounds: str) -> None:
-    experiment = experiment_of(data, int(rounds))
-    sides: Mapping[str, Any] = {"ours": ours, "loop": loop, "ray": ray}
-    print(json.dumps({"digest": sides[side](Path(folder), experiment)}))
+def main(side: str, folder: str, data: str, rounds: str, threads: str) -> None:
+    experiment = experiment_of(data, int(rounds), f"training.threads={threads}")
+    sides: Mapping[str, Callable[[Path, Experiment], Outcome]] = {
+        "ours": ours,
+        "loop": loop,
+        "ray": ray,
+    }
+    outcome = sides[side](Path(folder), experiment)
+    print(DONE + json.dumps(asdict(outcome)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""The harness measures, and the table says what it measured."""
+"""The harness measures, and the page says what it measured."""
 
+import sys
 import time
 
-from benchmarks.__main__ import table
-from benchmarks.measure import Row, Times, extra_bytes, in_turns, profile
+import pytest
+
+from benchmarks.measure import Times, alternate, extra_bytes, in_turns, profile, run_process
+from benchmarks.table import Row, machine, page
 
 
 def test_sides_take_turns_and_are_warmed_up() -> None:
@@ -13,10 +16,20 @@ def test_sides_take_turns_and_are_warmed_up() -> None:
     assert [len(times.seconds) for times in sides] == [3, 3]
 
 
+def test_every_side_has_its_turn_at_being_first() -> None:
+    assert list(alternate("abc", turns=3)) == list("abcbcacab")
+
+
 def test_time_is_what_passes() -> None:
     (slept,) = in_turns(lambda: time.sleep(0.02), turns=2)
     assert slept.median >= 0.02
-    assert str(Times(seconds=[0.001, 0.003, 0.002])) == "2 ms (1 to 3, 3 turns)"
+    assert str(Times(seconds=[0.001, 0.003, 0.002])) == "2 ms (1 to 3)"
+
+
+def test_a_ratio_compares_what_was_measured_in_the_same_turn() -> None:
+    ratio = Times(seconds=[1, 10, 3]).over(Times(seconds=[2, 20, 3]))
+    assert ratio.median == 0.5  # the medians' ratio would be 1: they are of different turns
+    assert str(ratio).startswith("0.50 to 1.00 in 3 turns; 3 s (1 to 10) / 3 s (2 to 20)")
 
 
 def test_memory_is_the_most_that_was_held_at_once() -> None:
@@ -26,16 +39,38 @@ def test_memory_is_the_most_that_was_held_at_once() -> None:
     assert extra_bytes(lambda: None) < size / 10
 
 
+def test_a_process_is_measured_with_its_children() -> None:
+    size = 60_000_000
+    held = f"x = bytearray(b'x') * {size}; import time; time.sleep(1.2)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {held!r}]); print('ok')"
+    finished = run_process([sys.executable, "-c", code])
+    assert finished.printed == "ok\n"
+    assert finished.seconds > 1
+    assert len(finished.holders) == 2
+    assert size < finished.peak_bytes < 3 * size
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match=r"failed with 1(.|\n)*no such luck"):
+        run_process([sys.executable, "-c", "raise SystemExit('no such luck')"])
+
+
 def row(value: float) -> Row:
-    return Row(what="one / other", value=value, bound=1.1, unit="x", shown="2 s / 1 s",
-               profile="the slow one")  # fmt: skip
+    return Row(what="one / other", value=value, bound=1.1, shown="2 s / 1 s")
 
 
-def test_the_table_says_what_is_met_and_what_holds_the_rest_back() -> None:
-    text = table([row(1.1), row(1.2)], data="phantoms")
+def test_the_page_says_what_is_met_and_what_holds_the_rest_back() -> None:
+    rows = [row(1.1), row(1.2).explained(lambda: "the slow one")]
+    text = page(rows, machine=machine(), data="built-in phantoms")
     assert "| one / other | 1.1 x | 1.1 x | met | 2 s / 1 s |" in text
     assert "| one / other | 1.2 x | 1.1 x | not met | 2 s / 1 s |" in text
     assert "the slow one" in text
+    assert "- Federations on: built-in phantoms" in text
+
+
+def test_no_profile_is_taken_where_the_bound_is_met() -> None:
+    met = row(1.0).explained(lambda: pytest.fail("there is nothing to explain"))
+    assert met.profile == ""
 
 
 def test_a_profile_names_the_slow_function() -> None:
@@ -43,3 +78,4 @@ def test_a_profile_names_the_slow_function() -> None:
         return sum(n * n for n in range(200_000))
 
     assert "genexpr" in profile(dawdle)
+    assert "dawdle" in profile(dawdle, of=r"test_measure")

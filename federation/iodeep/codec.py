@@ -89,16 +89,15 @@ def write_record(
     ``parts`` are the parts' bytes, in pieces. Raises :class:`DigestError` where they are not
     the bytes that the manifest names.
     """
-    expected = manifest.weights.parts if isinstance(manifest, WeightsManifest) else ()
+    expected = _parts(manifest)
     if len(parts) != len(expected):
         raise CodecError(
             f"{len(parts)} weight parts were given; the manifest names {len(expected)}"
         )
-    instances = 1 + len(parts)
     paths = []
     for number, (chunks, part) in enumerate(zip(parts, expected, strict=True), start=2):
         path = folder / f"{number:04d}.dcm"
-        header = instance_header(manifest, number, instances, stamp)
+        header = instance_header(manifest, number, 1 + len(parts), stamp)
         with path.open("wb") as file:
             header.save_as(file, enforce_file_format=True)
             digest = _append_part(file, chunks, part.bytes)
@@ -106,7 +105,7 @@ def write_record(
             raise DigestError(f"weight part {number - 1} has not the digest its manifest names")
         paths.append(path)
     path = folder / "0001.dcm"
-    instance_header(manifest, 1, instances, stamp).save_as(path, enforce_file_format=True)
+    instance_header(manifest, 1, 1 + len(parts), stamp).save_as(path, enforce_file_format=True)
     return [*paths, path]
 
 
@@ -150,10 +149,11 @@ class PartFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A record read from files: its manifest, and where its weight parts lie."""
+    """A record read from files: its manifest, and where that and its weight parts lie."""
 
     manifest: AnyManifest
     stamp: Stamp
+    path: Path
     parts: tuple[PartFile, ...]
 
     @property
@@ -174,11 +174,15 @@ class Record:
         return tensors
 
     def verify(self) -> None:
-        """Compare every byte with the manifest's digests. Raises :class:`DigestError`."""
-        if not isinstance(self.manifest, WeightsManifest):
-            return
+        """Compare every attribute and every byte with the manifest.
+
+        Raises :class:`DigestError`.
+        """
+        for number, path in enumerate([self.path, *(part.path for part in self.parts)], start=1):
+            with _damage_as_codec_error(path):
+                _check_header(_read_header(path), self.manifest, number, self.stamp)
         for number, (part, expected) in enumerate(
-            zip(self.parts, self.manifest.weights.parts, strict=True), start=1
+            zip(self.parts, _parts(self.manifest), strict=True), start=1
         ):
             seen = hashlib.sha256(part.view()).hexdigest()
             if seen != expected.sha256:
@@ -186,6 +190,8 @@ class Record:
                     f"weight part {number} has digest {seen[:12]}…; "
                     f"its manifest names {expected.sha256[:12]}…"
                 )
+        if not isinstance(self.manifest, WeightsManifest):
+            return
         if weights_digest(self.tensors()) != self.manifest.weights.digest:
             raise DigestError("the weights have not the digest that their manifest names")
 
@@ -197,41 +203,46 @@ def read_manifest(path: Path) -> tuple[AnyManifest, Stamp]:
     where an attribute is not what the manifest says.
     """
     with _damage_as_codec_error(path):
-        return _read_manifest(path)
+        ds = _read_header(path)
+        manifest, stamp = _manifest_of(ds, path)
+        _check_header(ds, manifest, 1, stamp)
+        return manifest, stamp
 
 
-def _read_manifest(path: Path) -> tuple[AnyManifest, Stamp]:
-    ds = _read_header(path)
+def _manifest_of(ds: Dataset, path: Path) -> tuple[AnyManifest, Stamp]:
     text = _value_bytes(ds, ELEMENT_MANIFEST, at_most=MAX_MANIFEST_BYTES + 1)
     if text is None:
         raise CodecError(f"{path.name} holds no IODeep manifest")
-    manifest = parse_manifest(text.rstrip(b" \0"))
-    stamp = Stamp.of(ds)
-    instances = 1 + (len(manifest.weights.parts) if isinstance(manifest, WeightsManifest) else 0)
-    _check_header(ds, manifest, 1, instances, stamp)
-    return manifest, stamp
+    return parse_manifest(text.rstrip(b" \0")), Stamp.of(ds)
+
+
+def _parts(manifest: AnyManifest) -> tuple[Part, ...]:
+    return manifest.weights.parts if isinstance(manifest, WeightsManifest) else ()
 
 
 def read_record(paths: Iterable[Path]) -> Record:
     """A record from the files of its series, in any order.
 
-    Structure, attributes and lengths are checked here; the weights' bytes by
+    Structure and lengths are checked here; attributes and the weights' bytes by
     :meth:`Record.verify`. Raises :class:`CodecError` naming what is missing or wrong.
     """
-    manifests: list[Path] = []
-    parts: list[Path] = []
+    manifests: list[tuple[Path, Dataset]] = []
+    parts: list[tuple[Path, Dataset]] = []
     for path in paths:
         with _damage_as_codec_error(path):
-            is_part = _value_bytes(_read_header(path), ELEMENT_DIGEST, at_most=64) is not None
-        (parts if is_part else manifests).append(path)
+            ds = _read_header(path)
+            is_part = _value_bytes(ds, ELEMENT_DIGEST, at_most=64) is not None
+        (parts if is_part else manifests).append((path, ds))
     if len(manifests) != 1:
         raise CodecError(f"a record has {len(manifests)} manifests; expected exactly one")
-    manifest, stamp = read_manifest(manifests[0])
-    expected = manifest.weights.parts if isinstance(manifest, WeightsManifest) else ()
+    ((path, ds),) = manifests
+    with _damage_as_codec_error(path):
+        manifest, stamp = _manifest_of(ds, path)
+    expected = _parts(manifest)
     found: dict[int, PartFile] = {}
-    for path in parts:
+    for path, ds in parts:
         with _damage_as_codec_error(path):
-            number, part = _read_part_file(path, manifest, len(expected), stamp)
+            number, part = _part_of(ds, path, manifest)
         found[number] = part
     missing = sorted(set(range(1, len(expected) + 1)) - found.keys())
     if missing:
@@ -241,14 +252,12 @@ def read_record(paths: Iterable[Path]) -> Record:
     return Record(
         manifest=manifest,
         stamp=stamp,
+        path=manifests[0][0],
         parts=tuple(found[number] for number in sorted(found)),
     )
 
 
-def _read_part_file(
-    path: Path, manifest: AnyManifest, parts: int, stamp: Stamp
-) -> tuple[int, PartFile]:
-    ds = _read_header(path)
+def _part_of(ds: Dataset, path: Path, manifest: AnyManifest) -> tuple[int, PartFile]:
     digest = _value_bytes(ds, ELEMENT_DIGEST, at_most=64)
     if digest != manifest.digest.encode():
         raise DigestError("a weight part belongs to another manifest")
@@ -256,13 +265,13 @@ def _read_part_file(
     if position is None or len(position) != 4:
         raise CodecError("a weight part does not say which part it is")
     number = struct.unpack("<HH", position)[0] - 1
-    if not 1 <= number <= parts or not isinstance(manifest, WeightsManifest):
-        raise CodecError(f"weight part {number} was found; the manifest names {parts}")
-    _check_header(ds, manifest, number + 1, parts + 1, stamp)
+    parts = _parts(manifest)
+    if not 1 <= number <= len(parts):
+        raise CodecError(f"weight part {number} was found; the manifest names {len(parts)}")
     element = ds.get_item(_PART_TAG, keep_deferred=True)
     if not isinstance(element, RawDataElement):
         raise CodecError(f"weight part {number} is empty")
-    length = manifest.weights.parts[number - 1].bytes
+    length = parts[number - 1].bytes
     end = element.value_tell + element.length
     if element.length not in (length, length + length % 2) or end > path.stat().st_size:
         raise CodecError(
@@ -325,11 +334,9 @@ def _encode(element: DataElement) -> bytes | None:
     return struct.pack(f"<{len(value)}H", *value)
 
 
-def _check_header(
-    ds: Dataset, manifest: AnyManifest, number: int, instances: int, stamp: Stamp
-) -> None:
+def _check_header(ds: Dataset, manifest: AnyManifest, number: int, stamp: Stamp) -> None:
     """Every attribute we write must be as the manifest says; archives may add others."""
-    expected = instance_header(manifest, number, instances, stamp)
+    expected = instance_header(manifest, number, 1 + len(_parts(manifest)), stamp)
     for element in expected:
         if element.tag in _MAY_DIFFER or element.tag.is_private_creator:
             continue

@@ -8,7 +8,8 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 import rfc8785
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
@@ -106,7 +107,7 @@ class Manifest(Value):
     branch: Branch
     round: NonNegativeInt
 
-    @property
+    @cached_property
     def canonical(self) -> bytes:
         """The canonical JSON (RFC 8785), ASCII."""
         text = rfc8785.dumps(self.model_dump(mode="json"))
@@ -116,6 +117,11 @@ class Manifest(Value):
                 "write names and labels in ASCII"
             )
         return text
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("canonical", None)  # pydantic takes over what is cached
+        return copied
 
     @property
     def digest(self) -> str:

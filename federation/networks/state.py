@@ -1,5 +1,6 @@
 """A module's state as plain tensors and back, bit for bit."""
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -44,13 +45,15 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     problems = _problems(state, tensors)
     if problems:
         raise ModelError(f"weights do not fit the network: {'; '.join(problems)}")
-    for name, target in state.items():
-        if target.device.type == "cpu" and target.is_contiguous():
-            _bytes(target)[:] = _flat(tensors[name].data)
-        else:
-            source = torch.empty(target.shape, dtype=target.dtype)
-            _bytes(source)[:] = _flat(tensors[name].data)
-            target.copy_(source)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # it is only read
+        for name, target in state.items():
+            if target.device.type == "cpu" and target.is_contiguous():
+                _copy(tensors[name], target)
+            else:
+                source = torch.empty(target.shape, dtype=target.dtype)
+                _copy(tensors[name], source)
+                target.copy_(source)
 
 
 def _state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -71,8 +74,10 @@ def _bytes(value: torch.Tensor) -> memoryview:
     return value.view(-1).view(torch.uint8).numpy().data
 
 
-def _flat(data: memoryview) -> memoryview:
-    return data.cast("B") if data.nbytes else memoryview(b"")
+def _copy(tensor: Tensor, target: torch.Tensor) -> None:
+    """As bytes, since they may lie anywhere in a file; torch copies with all its threads."""
+    if tensor.data.nbytes:
+        target.view(-1).view(torch.uint8).copy_(torch.frombuffer(tensor.data, dtype=torch.uint8))
 
 
 def _problems(state: Mapping[str, torch.Tensor], tensors: Mapping[str, Tensor]) -> list[str]:

@@ -51,7 +51,8 @@ def test_the_same_content_has_the_same_uids_at_any_time_and_other_content_others
 
 def test_a_copy_of_a_manifest_has_its_own_identity() -> None:
     manifest = version()[0]
-    assert manifest.model_copy(update={"round": 7}).uid != manifest.uid
+    uid = manifest.uid
+    assert manifest.model_copy(update={"round": 7}).uid != uid == manifest.uid
 
 
 def test_a_manifest_is_read_without_its_weights(tmp_path: Path) -> None:

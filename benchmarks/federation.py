@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.measure import Finished, Times, alternate, profile, run_process
-from benchmarks.sides import DONE, experiment_of, ours, prepare
+from benchmarks.ours import DONE, experiment_of, ours
+from benchmarks.sides import prepare
 from benchmarks.table import Row
 from server.report.summary import WORKS, RunTimings
 
@@ -70,10 +71,12 @@ def overhead(timings: RunTimings) -> float:
 
 
 def _command(side: str, folder: Path, data: str, rounds: int) -> list[str]:
+    words = [str(folder), data, str(rounds)]
+    if side == _OURS:
+        return [sys.executable, "-m", "benchmarks.ours", *words]
     threads = len(os.sched_getaffinity(0)) if side == _WIDE else 1
     name = _LOOP if side == _WIDE else side
-    words = [name, str(folder), data, str(rounds), str(threads)]
-    return [sys.executable, "-m", "benchmarks.sides", *words]
+    return [sys.executable, "-m", "benchmarks.sides", name, *words, str(threads)]
 
 
 def _wall(what: str, runs: Runs, other: str, where: Callable[[], str]) -> Row:

@@ -1,52 +1,33 @@
-"""One federation done three ways: ours, a hand-written loop, Flower's own simulation with Ray.
+"""A federation without us: a hand-written loop, and Flower's own simulation with Ray.
 
-``python -m benchmarks.sides ours|loop|ray FOLDER DATA ROUNDS THREADS`` prints what came of it.
-All three start from the same weights, use the same cached cases, trainer, seeds and steps, and
-evaluate every round; ours also keeps every round in five archives. The others need no archive:
-they find their cases in the cache, once a process.
+``python -m benchmarks.sides loop|ray FOLDER DATA ROUNDS THREADS`` prints what came of it. Both
+start from our weights, use our cached cases, trainer, seeds and steps, and evaluate every round.
+They need no archive: they find their cases in the cache, once a process.
 """
 
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
+from benchmarks.ours import DONE, RUN, Outcome, experiment_of
 from clients.data import LabelledData
 from clients.data.dataset import load_examples
 from clients.training import Trainer, seed_for
-from federation.config import Experiment, read_experiment, read_site
+from federation.config import Experiment, read_site
 from federation.iodeep.weights import Tensor, weights_digest
 from federation.networks import build_network, load_tensors, tensors_of
 from federation.pacs import open_gateway
-from server.cli import configs
-from server.report.summary import RunMetrics
 from server.simulation import Simulation
 from server.strategies import FedAvg
 
 Weights = dict[str, Tensor]
 Data = Mapping[str, LabelledData]
 
-DONE = "outcome: "  # before the JSON; Ray prints lines of its own
-_RUN = "bench"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """The last round's weights, and their mean test Dice over all sites' cases."""
-
-    digest: str
-    dice: float
-
-
-def experiment_of(data: str, rounds: int, *overrides: str) -> Experiment:
-    """The hippocampus recipe, or the phantom's where there is no data."""
-    name = "phantom" if data == "phantom" else "hippocampus"
-    ours = [f"data={data}", f"rounds={rounds}", "training.threads=1", "simulation.workers=2"]
-    return read_experiment(configs() / f"{name}.toml", [*ours, *overrides])
+_READ: dict[str, LabelledData] = {}
 
 
 def prepare(folder: Path, experiment: Experiment) -> None:
@@ -61,14 +42,6 @@ def prepare(folder: Path, experiment: Experiment) -> None:
                 load_examples(gateway, site, experiment.line, experiment.model.preprocessing)
     for name in experiment.roster:
         read_cases(folder, experiment, name)  # the census of the other sides, too
-
-
-def ours(folder: Path, experiment: Experiment) -> Outcome:
-    """Our simulation, two sites at a time."""
-    with Simulation(experiment, folder, resume=True) as simulation:
-        simulation.run(f"{_RUN}-{experiment.rounds}")
-    last = RunMetrics.read(folder).last()
-    return Outcome(digest=last["weights_digest"], dice=last["test_dice_mean"])
 
 
 def loop(folder: Path, experiment: Experiment) -> Outcome:
@@ -101,10 +74,6 @@ def ray(folder: Path, experiment: Experiment) -> Outcome:
         network.load_state_dict(arrays.to_torch_state_dict())
         return copied(tensors_of(network))
 
-    @cache
-    def cases_of(site: str) -> LabelledData:
-        return read_cases(folder, experiment, site)
-
     def site_of(context: Context) -> str:
         return experiment.roster[int(str(context.node_config["partition-id"]))]
 
@@ -113,7 +82,7 @@ def ray(folder: Path, experiment: Experiment) -> Outcome:
     @app.train()
     def _train(message: Message, context: Context) -> Message:
         site = site_of(context)
-        cases = cases_of(site)
+        cases = cases_of(folder, experiment, site)
         version = received(message.content.array_records["arrays"])
         round = int(str(message.content.config_records["config"]["server-round"]))
         update = train(experiment, site, cases, version, round)
@@ -123,7 +92,7 @@ def ray(folder: Path, experiment: Experiment) -> Outcome:
 
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
-        cases = cases_of(site_of(context))
+        cases = cases_of(folder, experiment, site_of(context))
         version = received(message.content.array_records["arrays"])
         dice = evaluate(experiment, cases, version)
         metrics = MetricRecord({"num-examples": len(cases.test), "dice": dice})
@@ -157,12 +126,19 @@ def ray(folder: Path, experiment: Experiment) -> Outcome:
 # --- the work that all of them do ---------------------------------------------------------
 
 
+def cases_of(folder: Path, experiment: Experiment, name: str) -> LabelledData:
+    """Read once a process, which works in one folder only."""
+    if name not in _READ:
+        _READ[name] = read_cases(folder, experiment, name)
+    return _READ[name]
+
+
 def read_cases(folder: Path, experiment: Experiment, name: str) -> LabelledData:
     """The cached cases of a site; the archive's index is read from its folder."""
     site = read_site(folder / "sites" / name / "site.toml")
     with open_gateway(f"folder:{folder / 'archives' / name}") as gateway:
         return load_examples(
-            gateway, site, experiment.line, experiment.model.preprocessing, run=_RUN
+            gateway, site, experiment.line, experiment.model.preprocessing, run=RUN
         )
 
 
@@ -215,7 +191,6 @@ def copied(tensors: Mapping[str, Tensor]) -> Weights:
 def main(side: str, folder: str, data: str, rounds: str, threads: str) -> None:
     experiment = experiment_of(data, int(rounds), f"training.threads={threads}")
     sides: Mapping[str, Callable[[Path, Experiment], Outcome]] = {
-        "ours": ours,
         "loop": loop,
         "ray": ray,
     }

@@ -80,6 +80,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
             trainer = _trainer(hospital, version, record.tensors(), request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
+            hospital.release()
         with stopwatch.on("training"):
             result = trainer.fit(
                 data.train,
@@ -145,6 +146,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
             trainer = _trainer(hospital, version, tensors, request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
+            hospital.release()
         with stopwatch.on("evaluation"):
             measured = _measure(trainer, data)
         with stopwatch.on("archive"):

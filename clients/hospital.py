@@ -31,6 +31,11 @@ class Hospital(Closing):
             run=f"{version.line}/{version.branch}",
         )
 
+    def release(self) -> None:
+        """Let go of both archives until the next question, before work that takes long."""
+        self.registry.release()
+        self._images.release()
+
     def close(self) -> None:
         """Release the archives. Closing twice is harmless."""
         self._stack.close()

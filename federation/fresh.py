@@ -1,18 +1,9 @@
 """The first version of a line: a network that has learnt nothing yet."""
 
-import secrets
-
 from federation.config import Experiment
 from federation.iodeep.codec import Chunks, describe_weights
 from federation.iodeep.manifest import Lineage, OutputLabel, VersionManifest
 from federation.networks import build_network, check_volume, tensors_of
-
-_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
-
-
-def new_branch(name: str) -> str:
-    """A branch name of at most 16 characters: ``name``, shortened, and a short random id."""
-    return f"{name[:11].strip('-')}-{''.join(secrets.choice(_ALPHABET) for _ in range(4))}"
 
 
 def fresh_version(experiment: Experiment, branch: str) -> tuple[VersionManifest, list[Chunks]]:

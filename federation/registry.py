@@ -4,6 +4,7 @@ The archive is the only state: whoever opens a registry on it sees the same. A v
 there when its manifest and all its parts are; publishing means stored, read back, verified.
 """
 
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ class Checked:
     problem: str | None
 
 
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
 UNFINISHED = "unfinished"
 """The kind of what is no record, as its manifest never came."""
 
@@ -83,6 +86,10 @@ class Registry:
         self._gateway = gateway
         self._scratch = scratch
         self._entries: dict[str, Entry] = {}
+
+    def release(self) -> None:
+        """Let go of the archive until the next question (:meth:`Gateway.release`)."""
+        self._gateway.release()
 
     # --- looking --------------------------------------------------------------------------
 
@@ -400,3 +407,8 @@ def _stands_on(manifest: AnyManifest) -> Reference | None:
         return manifest.of
     start = manifest.of if isinstance(manifest, StateManifest) else manifest.lineage.parent
     return start if manifest.round > 1 else None
+
+
+def new_branch(name: str) -> str:
+    """A branch name of at most 16 characters: ``name``, shortened, and a short random id."""
+    return f"{name[:11].strip('-')}-{''.join(secrets.choice(_ALPHABET) for _ in range(4))}"

@@ -97,7 +97,7 @@ def run_simulation(
     experiment: Experiment, out: Path | None, json: bool, *, resume: bool = False
 ) -> None:
     """Simulate an experiment, and print what came out of it on stdout."""
-    from federation.fresh import new_branch  # torch is slow to import
+    from federation.registry import new_branch
 
     branch = new_branch(experiment.name)
     folder = out or Path("runs") / branch

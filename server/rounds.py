@@ -92,17 +92,15 @@ class Rounds:
         version, earlier = self._start()
         self._tell(Started(experiment=self._experiment, version=version, earlier=earlier))
         begin = time.monotonic()
-        if version not in [evaluated.version for evaluated in earlier]:
+        finished = {evaluated.version.round for evaluated in earlier}
+        while True:
             with self._registry.pull(version) as record:
-                self._evaluate(record, version.round)
-            begin = self._close(version.round, begin)
-        for round in range(version.round + 1, self._experiment.rounds + 1):
-            with self._registry.pull(version) as record:
-                version = self._train(record, round)
-            with self._registry.pull(version) as record:
-                self._evaluate(record, round)
-            begin = self._close(round, begin)
-        return version
+                if version.round not in finished:
+                    self._evaluate(record, version.round)
+                    begin = self._close(version.round, begin)
+                if version.round >= self._experiment.rounds:
+                    return version
+                version = self._train(record, version.round + 1)
 
     def _start(self) -> tuple[VersionManifest, tuple[Evaluated, ...]]:
         """The version to go on from, and what is finished: the archive alone knows.
@@ -335,6 +333,7 @@ class Rounds:
         }
         deadline = time.monotonic() + deadline_s
         pushed = dict(zip(messages, self._grid.push_messages(messages.values()), strict=True))
+        self._registry.release()
         problems: dict[str, str] = {}
         for site in sites:
             stopwatch = Stopwatch()

@@ -113,7 +113,6 @@ class Simulation:
         Raises any :class:`~federation.errors.IODeepError`; whatever was finished until then
         stays whole in the archives.
         """
-        server_app: ServerApp = _load(_SERVER_APP)
         self.write_documents()
         sites = self.experiment.roster
         documents = {site: {"site": str(self.site(site) / "site.toml")} for site in sites}
@@ -129,7 +128,8 @@ class Simulation:
                 "archive": self._addresses[AGGREGATOR],
             },
         )
-        with self._grid(documents) as grid:
+        with self._grid(documents) as grid:  # its workers start while we import
+            server_app: ServerApp = _load(_SERVER_APP)
             server_app(grid, context)
 
     @contextmanager

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -192,12 +193,14 @@ class WorkerGrid(LocalGrid, Closing):
 def _processes_that_share(client_app: str) -> Any:
     """Where processes come from: forked off one that has imported the app and nothing else.
 
-    torch and MONAI are then imported once, and their pages held once, for all workers.
+    torch and MONAI are then imported once, and their pages held once, for all workers; and
+    while this process goes on. torch's optimisers import ``torch._dynamo`` when first used.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([client_app.partition(":")[0]])
+    context.set_forkserver_preload([client_app.partition(":")[0], "torch._dynamo"])
+    forkserver.ensure_running()
     return context
 
 

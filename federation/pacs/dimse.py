@@ -210,6 +210,9 @@ class DimseGateway(Closing):
                 "it was not stored"
             )
 
+    def release(self) -> None:
+        self._requestor.close()
+
     def close(self) -> None:
         self._requestor.close()
 

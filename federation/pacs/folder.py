@@ -61,6 +61,9 @@ class FolderGateway(Closing):
         for path in paths:
             self._archive.ingest(path)
 
+    def release(self) -> None:
+        """There is no association."""
+
     def close(self) -> None:
         self._archive.close()
 

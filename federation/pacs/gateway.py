@@ -58,8 +58,14 @@ class Gateway(Protocol):
         Raises :class:`StorageError` naming the SOP Instance UID and the status.
         """
 
+    def release(self) -> None:
+        """Release associations until the next question, before anything else that takes long.
+
+        An archive may have only a few to give, and keeping one open takes work at both ends.
+        """
+
     def close(self) -> None:
-        """Release associations. Closing twice is harmless."""
+        """Release associations for good. Closing twice is harmless."""
 
     def __enter__(self) -> Self: ...
 

@@ -136,7 +136,7 @@ class Requestor(Closing):
         self._association = None
 
     def close(self) -> None:
-        """Release the association. Closing twice is harmless."""
+        """Release the association; asking opens another. Closing twice is harmless."""
         if self._association is not None and self._association.is_established:
             with suppress(Exception):  # it ends anyway; what else happens matters more
                 self._association.release()

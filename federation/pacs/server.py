@@ -14,6 +14,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts, build_context, evt
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -102,6 +103,7 @@ class ArchiveServer(Closing):
         except (OSError, OverflowError) as error:
             raise PacsError(_not_listening(host, port, error)) from error
         self._server = cast(Any, server)
+        self._server.contexts = _ReadOnly(self._server.contexts)
         self.host = host
         self.port: int = self._server.server_address[1]
 
@@ -192,6 +194,15 @@ class ArchiveServer(Closing):
             series=keys.get("SeriesInstanceUID", "") if level != "STUDY" else "",
             instance=keys["SOPInstanceUID"] if level == "IMAGE" else "",
         )
+
+
+class _ReadOnly(list[PresentationContext]):
+    """What the archive supports: pynetdicom copies 150 contexts for each association, with 14
+    transfer syntaxes each, and changes none. That took most of an association's time.
+    """
+
+    def __deepcopy__(self, memo: object) -> list[PresentationContext]:
+        return list(self)
 
 
 def _level(identifier: Dataset) -> Level | None:

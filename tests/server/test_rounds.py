@@ -316,6 +316,9 @@ class Mortal(Closing):
     def echo(self) -> None:
         self.gateway.echo()
 
+    def release(self) -> None:
+        self.gateway.release()
+
     def find(self, level: Level, keys: Mapping[str, str]) -> list[Dataset]:
         self.step()
         return self.gateway.find(level, keys)

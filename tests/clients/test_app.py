@@ -1,10 +1,15 @@
 """What a site does for each policy of batch normalisation, over real archives."""
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pynetdicom.association import Association
 
+from clients.training import Trainer
 from federation.config import read_experiment
 from federation.iodeep.manifest import StateManifest, VersionManifest
 from federation.iodeep.weights import Tensor
@@ -14,15 +19,15 @@ from server.report.summary import read_lines
 from server.simulation import AGGREGATOR, Simulation
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-Run = Callable[[str], Path]
+Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs two rounds with a policy, on a branch named after it."""
+    """Runs two rounds with a policy, on a branch of that name unless another is given."""
     folder = tmp_path_factory.mktemp("app") / "out"
 
-    def run(policy: str) -> Path:
+    def run(policy: str, branch: str = "") -> Path:
         plan = read_experiment(
             CONFIGS / "phantom.toml",
             ["rounds=2", 'federation.sites=["A","B"]', "federation.quorum=2", "training.steps=3",
@@ -31,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         )  # fmt: skip
         with Simulation(plan, folder, resume=folder.exists()) as simulation:
             list(simulation.import_images())
-            simulation.run(policy)
+            simulation.run(branch or policy)
         return folder
 
     return run
@@ -104,3 +109,34 @@ def test_reestimated_statistics_take_one_more_exchange(run: Run) -> None:
     assert [(one["round"], one["site"]) for one in asked] == [
         (1, "A"), (1, "B"), (2, "A"), (2, "B")
     ]  # fmt: skip
+
+
+def test_no_association_is_open_while_a_site_works(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its own nor the aggregator's: archives have few, and this takes minutes."""
+    kept: list[int] = []
+
+    def watched(work: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*args: Any, **options: Any) -> Any:
+            kept.append(associations_after(2.0))
+            return work(*args, **options)
+
+        return watch
+
+    for name in ("fit", "evaluate"):
+        monkeypatch.setattr(Trainer, name, watched(getattr(Trainer, name)))
+    run("average", "watched")
+    assert kept
+    assert set(kept) == {0}
+
+
+def associations_after(seconds: float) -> int:
+    """How many are open in this process, at both ends; the end of one takes a moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        threads = threading.enumerate()
+        associations = sum(isinstance(thread, Association) for thread in threads)
+        if associations == 0 or time.monotonic() > deadline:
+            return associations
+        time.sleep(0.01)

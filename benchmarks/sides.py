@@ -183,7 +183,7 @@ def evaluate_all(experiment: Experiment, data: Data, version: Weights) -> float:
 
 def copied(tensors: Mapping[str, Tensor]) -> Weights:
     return {
-        name: Tensor(dtype=t.dtype, shape=t.shape, data=memoryview(bytes(t.data)))
+        name: Tensor(dtype=t.dtype, shape=t.shape, pieces=(memoryview(bytes(t.data)),))
         for name, t in tensors.items()
     }
 

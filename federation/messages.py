@@ -232,7 +232,7 @@ def unpack_tensors(content: RecordDict) -> dict[str, Tensor]:
             raise UpdateError(f"tensor {name!r:.80} is serialised as {array.stype!r:.40}")
         try:
             tensors[name] = Tensor(
-                dtype=array.dtype, shape=tuple(array.shape), data=memoryview(array.data)
+                dtype=array.dtype, shape=tuple(array.shape), pieces=(memoryview(array.data),)
             )
         except CodecError as error:
             raise UpdateError(f"tensor {name!r:.80}: {error}") from None
@@ -242,7 +242,7 @@ def unpack_tensors(content: RecordDict) -> dict[str, Tensor]:
 def pack_parts(parts: list[memoryview]) -> dict[str, Tensor]:
     """Weight parts as tensors of bytes, named by number, to be sent whole."""
     return {
-        str(number): Tensor(dtype="U8", shape=(part.nbytes,), data=part)
+        str(number): Tensor(dtype="U8", shape=(part.nbytes,), pieces=(part,))
         for number, part in enumerate(parts, start=1)
     }
 

@@ -6,7 +6,6 @@ Memory does not grow with the model in either direction.
 """
 
 import hashlib
-import mmap
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,8 +40,10 @@ from federation.iodeep.manifest import (
 )
 from federation.iodeep.weights import (
     PART_BYTES,
+    FileRange,
     Tensor,
     divide,
+    join,
     part_chunks,
     read_part,
     weights_digest,
@@ -64,20 +65,21 @@ def describe_weights(
 ) -> tuple[Weights, list[Chunks]]:
     """What a manifest says about ``tensors``, and their parts' bytes for :func:`write_record`."""
     divided = divide(tensors, part_bytes)
-    parts = []
-    for part in divided:
-        digest = hashlib.sha256()
-        length = 0
-        for chunk in part_chunks(part):
-            digest.update(chunk)
-            length += memoryview(chunk).nbytes
-        parts.append(Part(bytes=length, sha256=digest.hexdigest()))
     weights = Weights(
         digest=weights_digest(tensors),
         parameters=sum(tensor.elements for tensor in tensors.values()),
-        parts=tuple(parts),
+        parts=tuple(_measure(part_chunks(part)) for part in divided),
     )
     return weights, [part_chunks(part) for part in divided]
+
+
+def _measure(chunks: Chunks) -> Part:
+    digest = hashlib.sha256()
+    length = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        length += memoryview(chunk).nbytes
+    return Part(bytes=length, sha256=digest.hexdigest())
 
 
 def write_record(
@@ -132,29 +134,13 @@ def _append_part(file: BinaryIO, chunks: Chunks, length: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartFile:
-    """Where a weight part lies in a file: bytes ``offset`` to ``offset + length``."""
-
-    path: Path
-    offset: int
-    length: int
-
-    def view(self) -> memoryview:
-        """The part's bytes, mapped from the file: nothing is read until it is looked at."""
-        with self.path.open("rb") as file:
-            # ACCESS_COPY: torch warns about read-only memory. Nothing is ever written.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        return memoryview(mapped)[self.offset : self.offset + self.length]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """A record read from files: its manifest, and where that and its weight parts lie."""
 
     manifest: AnyManifest
     stamp: Stamp
     path: Path
-    parts: tuple[PartFile, ...]
+    parts: tuple[FileRange, ...]
 
     @property
     def version(self) -> VersionManifest:
@@ -164,14 +150,8 @@ class Record:
         return self.manifest
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, as views into the mapped files."""
-        tensors: dict[str, Tensor] = {}
-        for number, part in enumerate(self.parts, start=1):
-            found = read_part(part.view())
-            if twice := tensors.keys() & found.keys():
-                raise CodecError(f"part {number} holds {min(twice)!r:.80}, as does an earlier one")
-            tensors |= found
-        return tensors
+        """All tensors, as ranges of the files."""
+        return join([read_part(part) for part in self.parts])
 
     def verify(self) -> None:
         """Compare every attribute and every byte with the manifest.
@@ -184,10 +164,10 @@ class Record:
         for number, (part, expected) in enumerate(
             zip(self.parts, _parts(self.manifest), strict=True), start=1
         ):
-            seen = hashlib.sha256(part.view()).hexdigest()
-            if seen != expected.sha256:
+            seen = _measure(part.chunks())
+            if seen != expected:
                 raise DigestError(
-                    f"weight part {number} has digest {seen[:12]}…; "
+                    f"weight part {number} has digest {seen.sha256[:12]}…; "
                     f"its manifest names {expected.sha256[:12]}…"
                 )
         if not isinstance(self.manifest, WeightsManifest):
@@ -239,7 +219,7 @@ def read_record(paths: Iterable[Path]) -> Record:
     with _damage_as_codec_error(path):
         manifest, stamp = _manifest_of(ds, path)
     expected = _parts(manifest)
-    found: dict[int, PartFile] = {}
+    found: dict[int, FileRange] = {}
     for path, ds in parts:
         with _damage_as_codec_error(path):
             number, part = _part_of(ds, path, manifest)
@@ -257,7 +237,7 @@ def read_record(paths: Iterable[Path]) -> Record:
     )
 
 
-def _part_of(ds: Dataset, path: Path, manifest: AnyManifest) -> tuple[int, PartFile]:
+def _part_of(ds: Dataset, path: Path, manifest: AnyManifest) -> tuple[int, FileRange]:
     digest = _value_bytes(ds, ELEMENT_DIGEST, at_most=64)
     if digest != manifest.digest.encode():
         raise DigestError("a weight part belongs to another manifest")
@@ -278,7 +258,7 @@ def _part_of(ds: Dataset, path: Path, manifest: AnyManifest) -> tuple[int, PartF
             f"weight part {number} claims {element.length} bytes in a file of "
             f"{path.stat().st_size}; its manifest names {length}"
         )
-    return number, PartFile(path=path, offset=element.value_tell, length=length)
+    return number, FileRange(path=path, offset=element.value_tell, nbytes=length)
 
 
 def _read_header(path: Path) -> Dataset:

@@ -3,16 +3,22 @@
 A part is a complete safetensors file (https://github.com/huggingface/safetensors):
 8 bytes of header length (little-endian), a JSON header padded with spaces to a multiple
 of 8, then the tensors' bytes without holes. Tensors lie by falling item size, then by name,
-and there is no ``__metadata__``, so that equal tensors make equal bytes. No torch here:
-:mod:`federation.networks.state` turns tensors into a module's state and back.
+and there is no ``__metadata__``, so that equal tensors make equal bytes. A tensor too large
+for one part is sliced along its first axis: successive parts hold its slices under its name.
+
+Bytes lie in memory or in a file, and are looked at a chunk at a time, so that memory does not
+grow with the model. No torch here: :mod:`federation.networks.state` turns tensors into a
+module's state and back.
 """
 
 import hashlib
 import json
 import math
+import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from federation.errors import CodecError
@@ -35,33 +41,111 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_DIMENSIONS = 8
 
 _ALIGNMENT = 8
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRange:
+    """Bytes ``offset`` to ``offset + nbytes`` of a file; nothing is read until asked for."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+    def __getitem__(self, part: slice) -> "FileRange":
+        begin, end, _ = part.indices(self.nbytes)
+        return replace(self, offset=self.offset + begin, nbytes=max(0, end - begin))
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes, read a chunk at a time."""
+        left = self.nbytes
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            while left:
+                chunk = file.read(min(_CHUNK_BYTES, left))
+                if not chunk:
+                    raise CodecError(f"{self.path.name} ends {left} bytes too early")
+                left -= len(chunk)
+                yield memoryview(chunk)
+
+    def view(self) -> memoryview:
+        """The bytes, mapped from the file."""
+        start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
+        end = self.offset + self.nbytes
+        if not self.nbytes:
+            return memoryview(b"")
+        with self.path.open("rb") as file:
+            # ACCESS_COPY: torch warns about read-only memory. Nothing is ever written.
+            mapped = mmap.mmap(file.fileno(), end - start, access=mmap.ACCESS_COPY, offset=start)
+        return memoryview(mapped)[self.offset - start :]
+
+
+Bytes = memoryview | FileRange
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tensor:
     """Raw little-endian, C-order bytes with their dtype (safetensors' names) and shape.
 
-    Raises :class:`CodecError` where the bytes are not as many as dtype and shape say.
+    The bytes lie in one piece or, as slices along the first axis, in several. Raises
+    :class:`CodecError` where they are not as many as dtype and shape say.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview
+    pieces: tuple[Bytes, ...]
 
     def __post_init__(self) -> None:
         expected = tensor_bytes(self.dtype, self.shape)
-        if self.data.nbytes != expected:
+        if self.nbytes != expected:
             raise CodecError(
-                f"a tensor of {self.dtype} {self.shape} has {self.data.nbytes} bytes; "
+                f"a tensor of {self.dtype} {self.shape} has {self.nbytes} bytes; "
                 f"expected {expected}"
             )
+
+    @property
+    def nbytes(self) -> int:
+        return sum(piece.nbytes for piece in self.pieces)
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def data(self) -> memoryview:
+        """The bytes: a view of the one piece, or a copy that joins several."""
+        views = list(self.views())
+        return views[0] if len(views) == 1 else memoryview(b"".join(views))
+
+    def views(self) -> Iterator[memoryview]:
+        """The bytes, piece by piece, those in a file mapped."""
+        for piece in self.pieces:
+            yield piece.view() if isinstance(piece, FileRange) else piece
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes, a chunk at a time."""
+        for piece in self.pieces:
+            if isinstance(piece, FileRange):
+                yield from piece.chunks()
+            else:
+                yield piece
+
     def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+        digest = hashlib.sha256()
+        for chunk in self.chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def rows(self, begin: int, end: int) -> "Tensor":
+        """The slice ``begin`` to ``end`` along the first axis; nothing is copied."""
+        row = self.nbytes // self.shape[0]
+        first, last = begin * row, end * row
+        pieces: list[Bytes] = []
+        for piece in self.pieces:
+            if first < piece.nbytes and last > 0:
+                pieces.append(piece[max(first, 0) : last])
+            first, last = first - piece.nbytes, last - piece.nbytes
+        return Tensor(dtype=self.dtype, shape=(end - begin, *self.shape[1:]), pieces=tuple(pieces))
 
     def __repr__(self) -> str:
         return f"Tensor({self.dtype}, {list(self.shape)})"
@@ -90,20 +174,56 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def divide(tensors: Mapping[str, Tensor], part_bytes: int = PART_BYTES) -> list[dict[str, Tensor]]:
-    """Whole tensors, by name, in parts of at most ``part_bytes`` of data.
+    """Tensors, by name, in parts of at most ``part_bytes`` of data.
 
-    A tensor larger than that makes a part of its own.
+    A tensor larger than that is sliced along its first axis; one row of it that is larger
+    still makes a part of its own.
     """
     parts: list[dict[str, Tensor]] = []
     room = 0
     for name in sorted(tensors):
-        size = tensors[name].data.nbytes
-        if not parts or size > room:
-            parts.append({})
-            room = part_bytes
-        parts[-1][name] = tensors[name]
-        room -= size
+        for piece in _slices(tensors[name], part_bytes):
+            if not parts or piece.nbytes > room or name in parts[-1]:
+                parts.append({})
+                room = part_bytes
+            parts[-1][name] = piece
+            room -= piece.nbytes
     return parts
+
+
+def _slices(tensor: Tensor, part_bytes: int) -> Iterator[Tensor]:
+    if tensor.nbytes <= part_bytes or not tensor.shape:
+        yield tensor
+        return
+    rows = max(1, part_bytes // (tensor.nbytes // tensor.shape[0]))
+    for begin in range(0, tensor.shape[0], rows):
+        yield tensor.rows(begin, min(begin + rows, tensor.shape[0]))
+
+
+def join(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of all parts, those that :func:`divide` sliced made whole; nothing is copied.
+
+    Raises :class:`CodecError` where a name comes back that is no next slice.
+    """
+    tensors: dict[str, Tensor] = {}
+    for number, part in enumerate(parts):
+        for name, found in part.items():
+            before = tensors.get(name)
+            if before is None:
+                tensors[name] = found
+                continue
+            follows = name in parts[number - 1] and before.shape and found.shape
+            if not follows or (before.dtype, before.shape[1:]) != (found.dtype, found.shape[1:]):
+                raise CodecError(
+                    f"part {number + 1} holds {name!r:.80}, as does an earlier one, "
+                    "and is not its next slice"
+                )
+            tensors[name] = Tensor(
+                dtype=found.dtype,
+                shape=(before.shape[0] + found.shape[0], *found.shape[1:]),
+                pieces=(*before.pieces, *found.pieces),
+            )
+    return tensors
 
 
 def part_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -113,7 +233,7 @@ def part_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     offset = 0
     for name in names:
         tensor = tensors[name]
-        end = offset + tensor.data.nbytes
+        end = offset + tensor.nbytes
         header[name] = {
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
@@ -124,11 +244,11 @@ def part_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % _ALIGNMENT)
     yield struct.pack("<Q", len(text)) + text
     for name in names:
-        yield tensors[name].data
+        yield from tensors[name].chunks()
 
 
-def read_part(part: memoryview) -> dict[str, Tensor]:
-    """The tensors of one part, as views into ``part``.
+def read_part(part: Bytes) -> dict[str, Tensor]:
+    """The tensors of one part, as ranges of ``part``.
 
     The header is not believed: its length, every dtype, shape and extent are checked before
     anything is built, and extents must cover the data without holes or overlaps. Raises
@@ -143,29 +263,34 @@ def read_part(part: memoryview) -> dict[str, Tensor]:
                 f"tensor {name!r:.80} claims bytes {begin} to {end} of {data.nbytes}; "
                 f"expected them to start at {covered}, without holes or overlaps"
             )
-        tensors[name] = Tensor(dtype=dtype, shape=shape, data=data[begin:end])
+        tensors[name] = Tensor(dtype=dtype, shape=shape, pieces=(data[begin:end],))
         covered = end
     if covered != data.nbytes:
         raise CodecError(f"{data.nbytes - covered} bytes of the part belong to no tensor")
     return tensors
 
 
-def _split_header(part: memoryview) -> tuple[dict[str, Any], memoryview]:
+def _split_header(part: Bytes) -> tuple[dict[str, Any], Bytes]:
     if part.nbytes < 8:
         raise CodecError(f"a part of {part.nbytes} bytes is no safetensors file")
-    (length,) = struct.unpack("<Q", part[:8])
+    (length,) = struct.unpack("<Q", _read(part[:8]))
     if length > min(MAX_HEADER_BYTES, part.nbytes - 8):
         raise CodecError(
             f"the safetensors header claims {length} bytes; the part has {part.nbytes} "
             f"and {MAX_HEADER_BYTES} are allowed"
         )
     try:
-        header = json.loads(bytes(part[8 : 8 + length]), object_pairs_hook=_unique)
+        header = json.loads(_read(part[8 : 8 + length]), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise CodecError("the safetensors header is no JSON object with unique names") from error
     if not isinstance(header, dict):
         raise CodecError("the safetensors header is no JSON object")
     return header, part[8 + length :]
+
+
+def _read(part: Bytes) -> bytes:
+    chunks = part.chunks() if isinstance(part, FileRange) else (part,)
+    return b"".join(bytes(chunk) for chunk in chunks)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

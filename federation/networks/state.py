@@ -66,7 +66,7 @@ def _state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def _tensor(value: torch.Tensor) -> Tensor:
     value = value.detach().cpu().contiguous()
-    return Tensor(dtype=_NAMES[value.dtype], shape=tuple(value.shape), data=_bytes(value))
+    return Tensor(dtype=_NAMES[value.dtype], shape=tuple(value.shape), pieces=(_bytes(value),))
 
 
 def _bytes(value: torch.Tensor) -> memoryview:
@@ -76,8 +76,11 @@ def _bytes(value: torch.Tensor) -> memoryview:
 
 def _copy(tensor: Tensor, target: torch.Tensor) -> None:
     """As bytes, since they may lie anywhere in a file; torch copies with all its threads."""
-    if tensor.data.nbytes:
-        target.view(-1).view(torch.uint8).copy_(torch.frombuffer(tensor.data, dtype=torch.uint8))
+    room = target.view(-1).view(torch.uint8)
+    for view in tensor.views():
+        if view.nbytes:
+            room[: view.nbytes].copy_(torch.frombuffer(view, dtype=torch.uint8))
+            room = room[view.nbytes :]
 
 
 def _problems(state: Mapping[str, torch.Tensor], tensors: Mapping[str, Tensor]) -> list[str]:

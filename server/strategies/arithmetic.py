@@ -35,7 +35,7 @@ def from_float64(values: NDArray[np.float64], dtype: str) -> Tensor:
         data = np.ascontiguousarray(rounded.astype("<u2"))
     else:
         data = np.ascontiguousarray(values, dtype=_NUMPY[dtype])
-    return Tensor(dtype=dtype, shape=values.shape, data=memoryview(data.tobytes()))
+    return Tensor(dtype=dtype, shape=values.shape, pieces=(memoryview(data.tobytes()),))
 
 
 def check_update(

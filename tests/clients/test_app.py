@@ -52,7 +52,9 @@ def versions(folder: Path, archive: str, branch: str) -> list[dict[str, Tensor]]
             with registry.pull(version) as record:
                 found.append(
                     {
-                        name: Tensor(dtype=t.dtype, shape=t.shape, data=memoryview(bytes(t.data)))
+                        name: Tensor(
+                            dtype=t.dtype, shape=t.shape, pieces=(memoryview(bytes(t.data)),)
+                        )
                         for name, t in record.tensors().items()
                     }
                 )

@@ -40,9 +40,9 @@ def through_flower(content: RecordDict) -> RecordDict:
 
 def test_an_answer_and_its_tensors_come_back_bit_for_bit() -> None:
     tensors = {
-        "w": Tensor(dtype="F32", shape=(2,), data=memoryview(np.float32([1, 2]).tobytes())),
-        "half": Tensor(dtype="BF16", shape=(1, 1), data=memoryview(b"\x80\x3f")),
-        "count": Tensor(dtype="I64", shape=(), data=memoryview(b"12345678")),
+        "w": Tensor(dtype="F32", shape=(2,), pieces=(memoryview(np.float32([1, 2]).tobytes()),)),
+        "half": Tensor(dtype="BF16", shape=(1, 1), pieces=(memoryview(b"\x80\x3f"),)),
+        "count": Tensor(dtype="I64", shape=(), pieces=(memoryview(b"12345678"),)),
     }
     content = through_flower(pack(ANSWER, tensors))
     assert unpack(content, TrainAnswer) == ANSWER

@@ -40,7 +40,7 @@ def publish_rounds(registry: Registry, count: int) -> list[VersionManifest]:
     versions: list[VersionManifest] = []
     for number in range(count):
         parent = versions[-1].reference if versions else None
-        manifest, parts = version(tensors(number), round=number, parent=parent, part_bytes=5000)
+        manifest, parts = version(tensors(number), round=number, parent=parent, part_bytes=8000)
         registry.publish(manifest, parts)
         registry.publish(evaluation(manifest, dice=number / 10))
         versions.append(manifest)
@@ -65,7 +65,7 @@ def test_rounds_are_ordered_as_numbers(registry: Registry) -> None:
 
 
 def test_a_pulled_version_is_bit_for_bit_what_was_published(registry: Registry) -> None:
-    manifest, parts = version(part_bytes=5000)
+    manifest, parts = version(part_bytes=8000)
     registry.publish(manifest, parts)
     with registry.pull(manifest) as record:
         assert {n: bytes(t.data) for n, t in record.tensors().items()} == {
@@ -93,7 +93,7 @@ def test_a_branch_keeps_the_study_date_of_its_first_record(registry: Registry) -
 def test_an_interrupted_publish_is_invisible_and_can_be_finished(
     registry: Registry, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest, parts = version(part_bytes=5000)
+    manifest, parts = version(part_bytes=8000)
     store = gateway.store
 
     def store_one(paths: list[Path]) -> None:
@@ -108,7 +108,7 @@ def test_an_interrupted_publish_is_invisible_and_can_be_finished(
     assert registry.entries(LINE, "main") == []
     with pytest.raises(RegistryError):
         registry.latest(LINE, "main")
-    assert registry.publish(*version(part_bytes=5000)).stored == 2
+    assert registry.publish(*version(part_bytes=8000)).stored == 2
     assert registry.versions(LINE, "main") == [manifest]
 
 
@@ -155,7 +155,7 @@ def test_a_version_whose_parent_is_elsewhere_is_named(registry: Registry) -> Non
 
 
 def test_a_missing_part_is_named(registry: Registry, archive: Archive) -> None:
-    manifest, parts = version(part_bytes=5000)
+    manifest, parts = version(part_bytes=8000)
     registry.publish(manifest, parts)
     (stored,) = archive.instances(instance=manifest.part_uid(1))
     stored.path.unlink()

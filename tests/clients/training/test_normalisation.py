@@ -35,7 +35,7 @@ def trainer(weights: Weights | None = None, **settings: object) -> Trainer:
 
 def copy_of(module: nn.Module) -> Weights:
     return {
-        name: Tensor(dtype=t.dtype, shape=t.shape, data=memoryview(bytes(t.data)))
+        name: Tensor(dtype=t.dtype, shape=t.shape, pieces=(memoryview(bytes(t.data)),))
         for name, t in tensors_of(module).items()
     }
 

@@ -75,4 +75,4 @@ def evaluation(of: VersionManifest, dice: float = 0.5) -> EvaluationManifest:
 
 
 def _tensor(values: np.ndarray, dtype: str) -> Tensor:
-    return Tensor(dtype=dtype, shape=values.shape, data=memoryview(values.tobytes()))
+    return Tensor(dtype=dtype, shape=values.shape, pieces=(memoryview(values.tobytes()),))

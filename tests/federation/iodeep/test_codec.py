@@ -129,7 +129,7 @@ def test_a_changed_bit_is_noticed_or_changes_nothing_of_the_record(
     tmp_path: Path, changes: int
 ) -> None:
     """Only clock times, software versions, character set and VRs are not the manifest's."""
-    manifest, parts = version(part_bytes=5000)
+    manifest, parts = version(part_bytes=8000)
     written = {name: bytes(tensor.data) for name, tensor in tensors().items()}
     paths = write_record(tmp_path, manifest, parts, STAMP)
     draw = random.Random(0)
@@ -153,7 +153,7 @@ def test_a_changed_bit_is_noticed_or_changes_nothing_of_the_record(
 
 
 def test_a_changed_weight_byte_is_named_by_its_part(tmp_path: Path) -> None:
-    paths = write_record(tmp_path, *version(part_bytes=5000), STAMP)
+    paths = write_record(tmp_path, *version(part_bytes=8000), STAMP)
     whole = bytearray(paths[1].read_bytes())
     whole[-10] ^= 1
     paths[1].write_bytes(whole)
@@ -162,7 +162,7 @@ def test_a_changed_weight_byte_is_named_by_its_part(tmp_path: Path) -> None:
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
-    paths = write_record(tmp_path, *version(part_bytes=5000), STAMP)
+    paths = write_record(tmp_path, *version(part_bytes=8000), STAMP)
     with pytest.raises(CodecError, match="weight part 1 of 2 is missing"):
         read_record(paths[1:])
 

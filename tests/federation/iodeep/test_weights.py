@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import CodecError
-from federation.iodeep.weights import Tensor, divide, part_chunks, read_part, weights_digest
+from federation.iodeep.weights import (
+    FileRange,
+    Tensor,
+    divide,
+    join,
+    part_chunks,
+    read_part,
+    weights_digest,
+)
 
 
 def tensor(values: np.ndarray, dtype: str) -> Tensor:
-    return Tensor(dtype=dtype, shape=values.shape, data=memoryview(values.tobytes()))
+    return Tensor(dtype=dtype, shape=values.shape, pieces=(memoryview(values.tobytes()),))
 
 
 def some_tensors() -> dict[str, Tensor]:
@@ -59,24 +68,67 @@ def test_equal_tensors_make_equal_bytes_in_any_order() -> None:
 
 def test_the_digest_does_not_depend_on_parts_but_on_every_byte() -> None:
     tensors = some_tensors()
-    again: dict[str, Tensor] = {}
-    for part in divide(tensors, part_bytes=16):
-        again |= read_part(memoryview(as_part(part)))
+    again = join([read_part(memoryview(as_part(part))) for part in divide(tensors, part_bytes=16)])
     assert weights_digest(again) == weights_digest(tensors)
     changed = bytearray(tensors["conv.weight"].data)
     changed[-1] ^= 1
-    again["conv.weight"] = Tensor(dtype="F32", shape=(2, 3, 4), data=memoryview(changed))
+    again["conv.weight"] = Tensor(dtype="F32", shape=(2, 3, 4), pieces=(memoryview(changed),))
     assert weights_digest(again) != weights_digest(tensors)
 
 
+@pytest.mark.parametrize("part_bytes", [10**9, 100, 49, 48, 33, 16, 1])
+def test_parts_keep_to_their_size_and_join_to_what_was_divided(part_bytes: int) -> None:
+    tensors = some_tensors()
+    parts = divide(tensors, part_bytes)
+    row = 48  # of the largest tensor; one row is never divided
+    assert all(sum(t.nbytes for t in part.values()) <= max(part_bytes, row) for part in parts)
+    joined = join([read_part(memoryview(as_part(part))) for part in parts])
+    assert {name: (t.dtype, t.shape, bytes(t.data)) for name, t in joined.items()} == {
+        name: (t.dtype, t.shape, bytes(t.data)) for name, t in tensors.items()
+    }
+
+
+def test_a_slice_of_slices_is_the_same_rows() -> None:
+    whole = tensor(np.arange(24, dtype="<f4").reshape(8, 3), "F32")
+    pieces = join([{"w": whole.rows(0, 3)}, {"w": whole.rows(3, 4)}, {"w": whole.rows(4, 8)}])["w"]
+    assert len(pieces.pieces) == 3
+    for begin in range(8):
+        for end in range(begin + 1, 9):
+            assert bytes(pieces.rows(begin, end).data) == bytes(whole.rows(begin, end).data)
+
+
 @pytest.mark.parametrize(
-    ("part_bytes", "sizes"),
-    [(10**9, [5]), (100, [1, 3, 1]), (1, [1, 1, 1, 1, 1])],
+    ("second", "third"),
+    [
+        (np.zeros((2, 4), "<f4"), None),
+        (np.zeros((2, 3), "<i4"), None),
+        (np.zeros((), "<f4"), None),
+        (None, np.zeros((2, 3), "<f4")),
+    ],
+    ids=["other row", "other dtype", "no axis", "not the next part"],
 )
-def test_parts_hold_whole_tensors(part_bytes: int, sizes: list[int]) -> None:
-    parts = divide(some_tensors(), part_bytes)
-    assert sorted(len(part) for part in parts) == sorted(sizes)
-    assert sum(len(part) for part in parts) == 5
+def test_what_is_no_next_slice_is_refused(
+    second: np.ndarray | None, third: np.ndarray | None
+) -> None:
+    names = {"float32": "F32", "int32": "I32"}
+    parts = [
+        {"w": tensor(values, names[str(values.dtype)])} if values is not None else {}
+        for values in (np.zeros((2, 3), "<f4"), second, third)
+    ]
+    with pytest.raises(CodecError, match="not its next slice"):
+        join(parts)
+
+
+def test_bytes_in_a_file_are_read_by_chunks_and_a_short_file_is_an_error(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).bytes(3 * 2**20 + 5)
+    path = tmp_path / "weights"
+    path.write_bytes(b"head" + data)
+    found = FileRange(path=path, offset=4, nbytes=len(data))
+    assert b"".join(found.chunks()) == data == bytes(found.view())
+    assert b"".join(found[7:2_000_000].chunks()) == data[7:2_000_000]
+    path.write_bytes(data[:100])
+    with pytest.raises(CodecError, match="ends"):
+        list(found.chunks())
 
 
 def lying(header: object, data: bytes = b"\0" * 8, length: int | None = None) -> bytes:
@@ -133,4 +185,4 @@ def test_any_bytes_are_read_or_refused_never_worse(junk: bytes, position: int, v
 
 def test_a_tensor_whose_bytes_do_not_fit_is_refused() -> None:
     with pytest.raises(CodecError, match="expected 16"):
-        Tensor(dtype="F32", shape=(4,), data=memoryview(b"12"))
+        Tensor(dtype="F32", shape=(4,), pieces=(memoryview(b"12"),))

@@ -36,7 +36,7 @@ def digests(module: nn.Module) -> dict[str, tuple[str, tuple[int, ...], str]]:
 def test_state_goes_through_bytes_bit_for_bit():
     source, target = mixed_module(1), mixed_module(2)
     carried = {
-        name: Tensor(dtype=t.dtype, shape=t.shape, data=memoryview(bytes(t.data)))
+        name: Tensor(dtype=t.dtype, shape=t.shape, pieces=(memoryview(bytes(t.data)),))
         for name, t in tensors_of(source).items()
     }
 
@@ -70,7 +70,7 @@ def test_load_takes_bytes_that_are_misaligned_and_read_only():
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
     data = b"x" + bytes(tensors_of(source)["weight"].data)
     tensors = tensors_of(source)
-    tensors["weight"] = Tensor(dtype="F32", shape=(2, 3), data=memoryview(data)[1:])
+    tensors["weight"] = Tensor(dtype="F32", shape=(2, 3), pieces=(memoryview(data)[1:],))
 
     load_tensors(target, tensors)
 
@@ -83,8 +83,8 @@ def test_load_summarises_all_that_does_not_fit_and_changes_nothing():
     tensors = tensors_of(nn.Sequential(*(nn.Linear(2, 2) for _ in range(4))))
     for layer in range(4):
         tensors[f"other.{layer}"] = tensors.pop(f"{layer}.bias")
-    tensors["0.weight"] = Tensor(dtype="F32", shape=(4, 1), data=tensors["0.weight"].data)
-    tensors["1.weight"] = Tensor(dtype="I32", shape=(2, 2), data=tensors["1.weight"].data)
+    tensors["0.weight"] = Tensor(dtype="F32", shape=(4, 1), pieces=(tensors["0.weight"].data,))
+    tensors["1.weight"] = Tensor(dtype="I32", shape=(2, 2), pieces=(tensors["1.weight"].data,))
 
     with pytest.raises(ModelError) as refusal:
         load_tensors(module, tensors)

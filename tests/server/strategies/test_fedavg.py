@@ -14,7 +14,7 @@ def f32(*values: float) -> Tensor:
 
 
 def i64(value: int) -> Tensor:
-    return Tensor(dtype="I64", shape=(), data=memoryview(np.array(value, "<i8").tobytes()))
+    return Tensor(dtype="I64", shape=(), pieces=(memoryview(np.array(value, "<i8").tobytes()),))
 
 
 START = {"w": f32(1.0, 2.0), "count": i64(5)}

@@ -31,7 +31,7 @@ from federation.iodeep.manifest import (
     parse_manifest,
 )
 from federation.iodeep.statistics import is_statistic
-from federation.iodeep.weights import Tensor, read_part
+from federation.iodeep.weights import Tensor, join, read_part
 from federation.messages import (
     EvaluateAnswer,
     EvaluateRequest,
@@ -142,7 +142,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
             parts = unpack_parts(content)
             published = hospital.registry.publish(version, [[part] for part in parts], stamp)
             # The archive has given back these very bytes: no need to pull them once more.
-            tensors = {name: t for part in parts for name, t in read_part(part).items()}
+            tensors = join([read_part(part) for part in parts])
             trainer = _trainer(hospital, version, tensors, request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)

@@ -30,6 +30,7 @@ from federation.iodeep.manifest import (
     VersionManifest,
     parse_manifest,
 )
+from federation.iodeep.signature import Signature
 from federation.iodeep.statistics import is_statistic
 from federation.iodeep.weights import Tensor, join, read_part
 from federation.messages import (
@@ -136,11 +137,14 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         content_date=request.content_date,
         content_time=request.content_time,
     )
+    signature = Signature.decode(bytes.fromhex(request.signature)) if request.signature else None
     stopwatch = Stopwatch()
     with Hospital(site) as hospital:
         with stopwatch.on("archive"):
             parts = unpack_parts(content)
-            published = hospital.registry.publish(version, [[part] for part in parts], stamp)
+            published = hospital.registry.publish(
+                version, [[part] for part in parts], stamp, signature
+            )
             # The archive has given back these very bytes: no need to pull them once more.
             tensors = join([read_part(part) for part in parts])
             trainer = _trainer(hospital, version, tensors, request.training)

@@ -6,8 +6,10 @@ from clients.data import LabelledData, load_examples
 from federation.closing import Closing
 from federation.config import Site
 from federation.iodeep.manifest import VersionManifest
+from federation.iodeep.signature import SigningKey
 from federation.pacs import Gateway, open_gateway
 from federation.registry import Registry
+from federation.trust import Rule, TrustList
 
 
 class Hospital(Closing):
@@ -19,7 +21,10 @@ class Hospital(Closing):
         models = self._open(site.archives.of_models)
         same = site.archives.of_models == site.archives.images
         self._images = models if same else self._open(site.archives.images)
-        self.registry = Registry(models, scratch=site.work / "scratch")
+        key = SigningKey.read(site.key) if site.key else None
+        self.registry = Registry(
+            models, trust=_trust(site, key), signer=key, scratch=site.work / "scratch"
+        )
 
     def labelled_data(self, version: VersionManifest) -> LabelledData:
         """The site's labelled studies for a version's line, as its network takes them."""
@@ -42,3 +47,9 @@ class Hospital(Closing):
 
     def _open(self, address: str) -> Gateway:
         return self._stack.enter_context(open_gateway(address))
+
+
+def _trust(site: Site, key: SigningKey | None) -> TrustList:
+    """What the policy says; and the site believes itself."""
+    rules = [Rule.of(table) for table in site.policy.trust]
+    return TrustList(rules if key is None else [*rules, Rule.of_key(key.public)])

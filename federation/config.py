@@ -275,25 +275,52 @@ class DataTable(Value):
     split: Split
 
 
+class TrustTable(Value):
+    """``[[policy.trust]]``: whose records are believed, for lines that match a pattern.
+
+    lines:     patterns such as ``MR/hippocampus/*``
+    signers:   files with public keys (PEM) whose models are believed
+    releasers: whose release documents are; the signers' unless given
+    unsigned:  accept records without a signature too
+    """
+
+    lines: Annotated[tuple[str, ...], Field(min_length=1)]
+    signers: tuple[Path, ...] = ()
+    releasers: tuple[Path, ...] | None = None
+    unsigned: bool = False
+
+
 class PolicyTable(Value):
-    """``[policy]``: what the site allows."""
+    """``[policy]``: what the site allows. What no trust table covers is believed from nobody."""
 
     min_studies: PositiveInt = 1
+    trust: tuple[TrustTable, ...] = ()
 
 
 class Site(Value):
     """A hospital's own document. Relative paths are beside the document.
 
+    key:     the site's private key (PEM), which signs the records it writes itself
     work:    cache and temporary files; may be deleted at any time
     preview: draw one held-out slice with truth and prediction into ``work`` at evaluation
     """
 
     name: Name
     archives: Archives
+    key: Path | None = None
     data: dict[Name, DataTable]
     policy: PolicyTable = PolicyTable()
     work: Path = Path("work")
     preview: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.key is None and any(not table.unsigned for table in self.policy.trust):
+            raise ValueError(
+                "key is missing: where unsigned records are not accepted, the site must sign its "
+                "own; make one with `iodeep key create FILE`"
+            )
+        return self
 
     def data_for(self, line: Line) -> DataTable:
         """The data that answer a line's needs: those named like its region."""
@@ -335,7 +362,23 @@ def read_site(path: Path) -> Site:
         )
         for name, table in site.data.items()
     }
-    return site.model_copy(update={"work": home / site.work, "data": data})
+    trust = tuple(
+        table.model_copy(
+            update={
+                "signers": tuple(home / key for key in table.signers),
+                "releasers": table.releasers and tuple(home / key for key in table.releasers),
+            }
+        )
+        for table in site.policy.trust
+    )
+    return site.model_copy(
+        update={
+            "work": home / site.work,
+            "key": site.key and home / site.key,
+            "data": data,
+            "policy": site.policy.model_copy(update={"trust": trust}),
+        }
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

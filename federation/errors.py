@@ -3,7 +3,8 @@
 IODeepError
 ├── ConfigError            a document, a key or a command's argument is wrong
 ├── CodecError             bytes that are not the IODeep object they should be
-│   └── DigestError        well-formed, but not the bytes the manifest names
+│   ├── DigestError        well-formed, but not the bytes the manifest names
+│   └── SignatureError     not signed by a key that is trusted for it
 ├── ModelError             an architecture or weights that cannot be used
 ├── PacsError              the archive or the way to it
 │   ├── PacsUnreachable    no association: address, port, AE title, network
@@ -32,6 +33,10 @@ class CodecError(IODeepError):
 
 class DigestError(CodecError):
     """A well-formed object whose content is not what its manifest names."""
+
+
+class SignatureError(CodecError):
+    """A record that no key signed which is trusted for it."""
 
 
 class ModelError(IODeepError):

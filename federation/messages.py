@@ -23,6 +23,7 @@ from federation.errors import (
     PacsError,
     PacsUnreachable,
     RegistryError,
+    SignatureError,
     UpdateError,
 )
 from federation.iodeep.labels import Line
@@ -75,10 +76,12 @@ class StatisticsRequest(Value):
 class EvaluateRequest(Value):
     """Store the version that comes with this message, and evaluate it.
 
-    manifest: canonical JSON; the parts' bytes are the arrays ``1``, ``2`` …
+    manifest:  canonical JSON; the parts' bytes are the arrays ``1``, ``2`` …
+    signature: as :meth:`federation.iodeep.signature.Signature.encode` gives it, hex
     """
 
     manifest: str
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")] | None = None
     study_date: str
     study_time: str
     content_date: str
@@ -136,6 +139,7 @@ class Code(StrEnum):
     ARCHIVE = "archive"
     VERSION_ABSENT = "version-absent"
     VERSION_DAMAGED = "version-damaged"
+    SIGNATURE = "signature-not-trusted"
     MODEL = "model"
     INTERNAL = "internal"
 
@@ -171,6 +175,7 @@ _CODES: tuple[tuple[type[IODeepError], Code], ...] = (
     (PacsUnreachable, Code.ARCHIVE_UNREACHABLE),
     (PacsError, Code.ARCHIVE),
     (RegistryError, Code.VERSION_ABSENT),
+    (SignatureError, Code.SIGNATURE),
     (CodecError, Code.VERSION_DAMAGED),
     (ModelError, Code.MODEL),
 )

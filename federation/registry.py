@@ -27,7 +27,9 @@ from federation.iodeep.manifest import (
     WeightsManifest,
     branch_uid,
 )
+from federation.iodeep.signature import Signature, SigningKey
 from federation.pacs import Gateway
+from federation.trust import Trust
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +49,7 @@ class Entry:
     """A record in the archive, as its manifest says."""
 
     manifest: AnyManifest
+    signature: Signature | None
     stamp: Stamp
 
 
@@ -81,9 +84,22 @@ class Registry:
     Manifests are kept in memory once read: their UIDs are made from their content.
     """
 
-    def __init__(self, gateway: Gateway, *, scratch: Path | None = None) -> None:
-        """``scratch`` is where files lie while they are sent or read (a temporary folder)."""
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        trust: Trust | None = None,
+        signer: SigningKey | None = None,
+        scratch: Path | None = None,
+    ) -> None:
+        """What is pulled and published must be believed by ``trust``; without it nothing is asked.
+
+        signer:  signs what is published here without a signature of its own
+        scratch: where files lie while they are sent or read (a temporary folder)
+        """
         self._gateway = gateway
+        self._trust = trust
+        self._signer = signer
         self._scratch = scratch
         self._entries: dict[str, Entry] = {}
 
@@ -180,6 +196,7 @@ class Registry:
             record = read_record(paths)
             if record.manifest != version:
                 raise RegistryError(f"series {version.series_uid} holds another version than asked")
+            self._believe(record.manifest, record.signature)
             record.verify()
             yield record
 
@@ -199,6 +216,7 @@ class Registry:
                 record = read_record(self._gateway.fetch(folder, study=study, series=uid))
                 if record.version.reference != reference:
                     raise DigestError(f"version {reference.uid} has another digest than asked for")
+                self._believe(record.manifest, record.signature)
                 record.verify()
                 yield record
             return
@@ -210,9 +228,15 @@ class Registry:
     # --- writing --------------------------------------------------------------------------
 
     def publish(
-        self, manifest: AnyManifest, parts: Sequence[Chunks] = (), stamp: Stamp | None = None
+        self,
+        manifest: AnyManifest,
+        parts: Sequence[Chunks] = (),
+        stamp: Stamp | None = None,
+        signature: Signature | None = None,
     ) -> Published:
         """Store a record, read it back and verify every byte.
+
+        It keeps the ``signature`` it came with, or else gets the registry's own.
 
         What is there already is not sent again: publishing twice stores nothing. A record
         becomes visible with its manifest, which is stored last. Raises
@@ -220,10 +244,13 @@ class Registry:
         :class:`~federation.errors.StorageError` where the archive does not give back what it
         was sent.
         """
+        if signature is None and self._signer is not None:
+            signature = self._signer.sign(manifest.canonical)
+        self._believe(manifest, signature)
         there = self._instances(manifest)
         self._refuse_conflict(manifest)
         with self._folder() as folder:
-            paths = write_record(folder, manifest, parts, stamp or self._stamp(manifest))
+            paths = write_record(folder, manifest, parts, stamp or self._stamp(manifest), signature)
             uids = [manifest.part_uid(number + 1) for number in range(len(parts))]
             missing = [
                 path
@@ -231,8 +258,12 @@ class Registry:
                 if uid not in there
             ]
             self._gateway.store(missing)
-        self._read_back(manifest)
+        self._read_back(manifest, signature)
         return Published(reference=manifest.reference, stored=len(missing))
+
+    def _believe(self, manifest: AnyManifest, signature: Signature | None) -> None:
+        if self._trust is not None:
+            self._trust.check(manifest, signature)
 
     def _stamp(self, manifest: AnyManifest) -> Stamp:
         """Now, with the study's date and time where the branch exists already."""
@@ -252,7 +283,7 @@ class Registry:
                     "Published rounds never change: open a new branch"
                 )
 
-    def _read_back(self, manifest: AnyManifest) -> None:
+    def _read_back(self, manifest: AnyManifest, signature: Signature | None) -> None:
         with self._folder() as folder:
             try:
                 paths = self._gateway.fetch(
@@ -269,11 +300,18 @@ class Registry:
                 raise StorageError(
                     f"{self._gateway.address} gave back another {manifest.kind} than was sent"
                 )
+            if record.signature != signature:
+                raise StorageError(
+                    f"{self._gateway.address} holds {manifest.kind} {manifest.uid} with another "
+                    "signature, or none, where it is signed now: somebody else stored it before. "
+                    "Have it removed there, or sign with the key it has"
+                )
 
     # --- checking -------------------------------------------------------------------------
 
     def verify(self, line: Line, branch: str) -> Iterator[Checked]:
-        """Recompute a branch: every byte of every record, and what each one stands on.
+        """Recompute a branch: every byte of every record, its signature where the registry has
+        a trust list, and what each one stands on.
 
         Yields an outcome for each series: versions by round, then the rest. Parts without a
         manifest are what a publishing that was cut off leaves: no record, ``unfinished``, and no
@@ -314,6 +352,7 @@ class Registry:
         with self._folder() as folder:
             record = read_record(self._gateway.fetch(folder, study=study, series=series))
             record.verify()
+            self._believe(record.manifest, record.signature)
             return record.manifest
 
     # --- the archive ----------------------------------------------------------------------
@@ -337,10 +376,10 @@ class Registry:
         with self._folder() as folder:
             try:
                 paths = self._gateway.fetch(folder, study=study, series=uid, instance=instance)
-                manifest, stamp = read_manifest(paths[0])
+                manifest, signature, stamp = read_manifest(paths[0])
             except CodecError:
                 return None  # not ours, or damaged: `verify` says what is wrong with it
-        self._entries[uid] = Entry(manifest=manifest, stamp=stamp)
+        self._entries[uid] = Entry(manifest=manifest, signature=signature, stamp=stamp)
         return self._entries[uid]
 
     def _manifest_uid(self, study: str, series: str) -> str | None:

@@ -285,6 +285,7 @@ class Rounds:
         version = record.version
         request = EvaluateRequest(
             manifest=version.canonical.decode(),
+            signature=record.signature.encode().hex() if record.signature else None,
             study_date=record.stamp.study_date,
             study_time=record.stamp.study_time,
             content_date=record.stamp.content_date,

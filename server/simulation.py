@@ -24,6 +24,7 @@ from flwr.serverapp import Grid, ServerApp
 from federation.config import POOLED, Experiment
 from federation.errors import ConfigError, DataError
 from federation.grid import Budget, InProcessGrid, WorkerGrid
+from federation.iodeep.signature import SigningKey
 from federation.pacs import Archive, ArchiveServer, open_gateway
 from federation.registry import Registry
 from federation.samples.case import Case
@@ -37,6 +38,8 @@ PHANTOM_CASES = 12  # per site, with PHANTOM_TEST_CASES more held out
 PHANTOM_TEST_CASES = 4
 
 NOT_IMPORTED = "not-imported.jsonl"  # the cases left out; written when all others are stored
+KEY = "aggregator.key"
+_SITE_KEY = "site.key"
 _SERVER_APP = "server.app:app"
 _CLIENT_APP = "clients.app:app"
 
@@ -45,7 +48,8 @@ class Simulation:
     """Hospitals and an aggregator below one folder, their archives served while it is open.
 
     archives/NAME   the archive of a site, or of the aggregator
-    sites/NAME      a hospital's own folder: its document, its key, its work folder
+    sites/NAME      a hospital's own folder: its document, its keys, its work folder
+    aggregator.key  the private key that signs every version; sites trust its public half
     """
 
     def __init__(self, experiment: Experiment, out: Path, *, resume: bool = False) -> None:
@@ -97,7 +101,8 @@ class Simulation:
             (self.site(site) / NOT_IMPORTED).write_text(lines, encoding="utf-8")
 
     def write_documents(self) -> None:
-        """Every hospital's document, with the address that its archive has now."""
+        """Every hospital's document, with the address that its archive has now, and the keys."""
+        _make_key(self.out / KEY)
         for site, cases in self._cases.items():
             _write_document(self.site(site), self.experiment, site, self._addresses[site], cases)
 
@@ -126,6 +131,7 @@ class Simulation:
                 "branch": branch,
                 "run-folder": str(self.out),
                 "archive": self._addresses[AGGREGATOR],
+                "key": str(self.out / KEY),
             },
         )
         with self._grid(documents) as grid:  # its workers start while we import
@@ -213,10 +219,12 @@ def _write_document(
     # A real site draws its key at random. Here equal runs shall split equally, whether a patient
     # is at a site or in the pool of all.
     (folder / "split.key").write_text(f"simulation {experiment.seed}\n", encoding="utf-8")
+    _make_key(folder / _SITE_KEY)
     document = {
         "name": name,
         "preview": True,
         "archives": {"images": address},
+        "key": _SITE_KEY,
         "data": {
             experiment.line.region.slug: {
                 "query": {"Modality": experiment.line.modality},
@@ -227,8 +235,19 @@ def _write_document(
                 },
             }
         },
+        "policy": {
+            "trust": [{"lines": [str(experiment.line)], "signers": [f"../../{KEY}.pub"]}],
+        },
     }
     (folder / "site.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
+
+
+def _make_key(path: Path) -> None:
+    """A key at ``path``, unless there is one: an interrupted run goes on with its own."""
+    if path.exists():
+        SigningKey.read(path).write_public(path)
+    else:
+        SigningKey.create(path)
 
 
 def _budget(experiment: Experiment) -> Budget:

@@ -10,8 +10,10 @@ from federation.config import read_experiment
 from federation.errors import RegistryError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
+from federation.iodeep.signature import PublicKey
 from federation.pacs import open_gateway
 from federation.registry import Registry
+from federation.trust import Rule, TrustList
 
 Pacs = Annotated[str, typer.Argument(help="The archive: dimse://AE@host:port or folder:PATH.")]
 LineArgument = Annotated[str, typer.Argument(help="The line, such as MR/hippocampus/-/unet.")]
@@ -126,11 +128,22 @@ def history(
     )
 
 
-def verify(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json = False) -> None:
+def verify(
+    line: LineArgument,
+    pacs: Pacs,
+    branch: BranchOption = None,
+    signer: Annotated[
+        list[Path] | None,
+        typer.Option(help="A public key; every record must be signed by one of these."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Fetch every record of a line (or one branch) and recompute every digest and link."""
+    keys = [PublicKey.read(path) for path in signer or ()]
+    trust = TrustList([Rule.of_key(key) for key in keys]) if keys else None
     outcomes = []
     with open_gateway(pacs) as gateway:
-        registry = Registry(gateway)
+        registry = Registry(gateway, trust=trust)
         parsed = Line.parse(line)
         names = [branch] if branch else [found.name for found in registry.branches(parsed)]
         for name in names:

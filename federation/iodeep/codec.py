@@ -25,6 +25,7 @@ from federation.iodeep.header import (
     ELEMENT_MANIFEST,
     ELEMENT_PART,
     ELEMENT_POSITION,
+    ELEMENT_SIGNATURE,
     GROUP,
     Stamp,
     instance_header,
@@ -38,6 +39,7 @@ from federation.iodeep.manifest import (
     WeightsManifest,
     parse_manifest,
 )
+from federation.iodeep.signature import SIGNATURE_BYTES, Signature
 from federation.iodeep.weights import (
     PART_BYTES,
     FileRange,
@@ -53,6 +55,7 @@ Chunks = Iterable[bytes | memoryview]
 
 MAX_PART_BYTES = 2**31 - 2  # several archives fail above 2 GiB in one instance
 
+_BINARY = frozenset({ELEMENT_POSITION, ELEMENT_SIGNATURE})  # where a space is no padding
 _DEFER_BYTES = 4096
 _PART_TAG = Tag(GROUP, 0x1000 + ELEMENT_PART)
 
@@ -83,7 +86,11 @@ def _measure(chunks: Chunks) -> Part:
 
 
 def write_record(
-    folder: Path, manifest: AnyManifest, parts: Sequence[Chunks], stamp: Stamp
+    folder: Path,
+    manifest: AnyManifest,
+    parts: Sequence[Chunks],
+    stamp: Stamp,
+    signature: Signature | None = None,
 ) -> list[Path]:
     """Write a record's instances into ``folder``; returns their paths, the manifest's last.
 
@@ -107,7 +114,11 @@ def write_record(
             raise DigestError(f"weight part {number - 1} has not the digest its manifest names")
         paths.append(path)
     path = folder / "0001.dcm"
-    instance_header(manifest, 1, 1 + len(parts), stamp).save_as(path, enforce_file_format=True)
+    header = instance_header(manifest, 1, 1 + len(parts), stamp)
+    if signature is not None:
+        block = header.private_block(GROUP, CREATOR)
+        block.add_new(ELEMENT_SIGNATURE, "OB", signature.encode())
+    header.save_as(path, enforce_file_format=True)
     return [*paths, path]
 
 
@@ -135,9 +146,13 @@ def _append_part(file: BinaryIO, chunks: Chunks, length: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A record read from files: its manifest, and where that and its weight parts lie."""
+    """A record read from files: its manifest, and where that and its weight parts lie.
+
+    The signature is as found: :mod:`federation.trust` decides what it is worth.
+    """
 
     manifest: AnyManifest
+    signature: Signature | None
     stamp: Stamp
     path: Path
     parts: tuple[FileRange, ...]
@@ -176,24 +191,26 @@ class Record:
             raise DigestError("the weights have not the digest that their manifest names")
 
 
-def read_manifest(path: Path) -> tuple[AnyManifest, Stamp]:
-    """The manifest in instance 1 of a record; its weights are not touched.
+def read_manifest(path: Path) -> tuple[AnyManifest, Signature | None, Stamp]:
+    """The manifest in instance 1 of a record, and its signature; its weights are not touched.
 
     Raises :class:`CodecError` for a file that is no IODeep manifest, and :class:`DigestError`
     where an attribute is not what the manifest says.
     """
     with _damage_as_codec_error(path):
         ds = _read_header(path)
-        manifest, stamp = _manifest_of(ds, path)
+        manifest, signature, stamp = _manifest_of(ds, path)
         _check_header(ds, manifest, 1, stamp)
-        return manifest, stamp
+        return manifest, signature, stamp
 
 
-def _manifest_of(ds: Dataset, path: Path) -> tuple[AnyManifest, Stamp]:
+def _manifest_of(ds: Dataset, path: Path) -> tuple[AnyManifest, Signature | None, Stamp]:
     text = _value_bytes(ds, ELEMENT_MANIFEST, at_most=MAX_MANIFEST_BYTES + 1)
     if text is None:
         raise CodecError(f"{path.name} holds no IODeep manifest")
-    return parse_manifest(text.rstrip(b" \0")), Stamp.of(ds)
+    signed = _value_bytes(ds, ELEMENT_SIGNATURE, at_most=SIGNATURE_BYTES)
+    signature = None if signed is None else Signature.decode(signed)
+    return parse_manifest(text.rstrip(b" \0")), signature, Stamp.of(ds)
 
 
 def _parts(manifest: AnyManifest) -> tuple[Part, ...]:
@@ -217,7 +234,7 @@ def read_record(paths: Iterable[Path]) -> Record:
         raise CodecError(f"a record has {len(manifests)} manifests; expected exactly one")
     ((path, ds),) = manifests
     with _damage_as_codec_error(path):
-        manifest, stamp = _manifest_of(ds, path)
+        manifest, signature, stamp = _manifest_of(ds, path)
     expected = _parts(manifest)
     found: dict[int, FileRange] = {}
     for path, ds in parts:
@@ -231,6 +248,7 @@ def read_record(paths: Iterable[Path]) -> Record:
         )
     return Record(
         manifest=manifest,
+        signature=signature,
         stamp=stamp,
         path=manifests[0][0],
         parts=tuple(found[number] for number in sorted(found)),
@@ -296,11 +314,12 @@ def _value_bytes(ds: Dataset, element: int, at_most: int) -> bytes | None:
             raise CodecError(
                 f"element {tag} claims {raw.length} bytes; at most {at_most} are allowed"
             )
-        if raw.value is not None:
-            return (
-                bytes(raw.value).rstrip(b" ") if element != ELEMENT_POSITION else bytes(raw.value)
-            )
-    return _encode(ds[tag])
+        value = _encode(ds[tag]) if raw.value is None else bytes(raw.value)
+    else:
+        value = _encode(raw)
+    if value is None or element in _BINARY:
+        return value
+    return value.rstrip(b" ")
 
 
 def _encode(element: DataElement) -> bytes | None:
@@ -308,7 +327,7 @@ def _encode(element: DataElement) -> bytes | None:
     if value is None:
         return None
     if isinstance(value, bytes):
-        return value.rstrip(b" ")
+        return value
     if isinstance(value, str):
         return value.rstrip(" ").encode("ascii", errors="replace")
     return struct.pack(f"<{len(value)}H", *value)

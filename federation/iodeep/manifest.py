@@ -103,6 +103,7 @@ class Manifest(Value):
     """What every record says: which line, branch and round it belongs to."""
 
     schema_version: Literal[1] = 1
+    kind: str
     line: Line
     branch: Branch
     round: NonNegativeInt

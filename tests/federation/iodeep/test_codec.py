@@ -58,7 +58,7 @@ def test_a_copy_of_a_manifest_has_its_own_identity() -> None:
 def test_a_manifest_is_read_without_its_weights(tmp_path: Path) -> None:
     manifest, parts = version()
     *_, path = write_record(tmp_path, manifest, parts, STAMP)
-    assert read_manifest(path) == (manifest, STAMP)
+    assert read_manifest(path) == (manifest, None, STAMP)
 
 
 def test_an_evaluation_is_one_instance(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from federation.iodeep.manifest import (
     EvaluationManifest,
     Manifest,
     Reference,
+    ReleaseManifest,
     StateManifest,
     VersionManifest,
     WeightsManifest,
@@ -98,7 +99,7 @@ class Registry:
         scratch: where files lie while they are sent or read (a temporary folder)
         """
         self._gateway = gateway
-        self._trust = trust
+        self.trust = trust
         self._signer = signer
         self._scratch = scratch
         self._entries: dict[str, Entry] = {}
@@ -170,6 +171,19 @@ class Registry:
             for entry in self.entries(line, branch)
             if isinstance(entry.manifest, EvaluationManifest)
         ]
+
+    def releases(self, line: Line) -> list[tuple[ReleaseManifest, Signature | None]]:
+        """The release documents of a line that can be read, believed or not, in no order.
+
+        :mod:`federation.releases` says what they come to.
+        """
+        found = []
+        for branch in self.branches(line):
+            for series in self._series(branch.study_uid, modality="KO"):
+                entry = self._entry(branch.study_uid, series)
+                if entry is not None and isinstance(entry.manifest, ReleaseManifest):
+                    found.append((entry.manifest, entry.signature))
+        return found
 
     def state(self, line: Line, branch: str, round: int, by: str) -> StateManifest | None:
         """What ``by`` last had to remember of a branch, up to a round; None where nothing."""
@@ -262,8 +276,8 @@ class Registry:
         return Published(reference=manifest.reference, stored=len(missing))
 
     def _believe(self, manifest: AnyManifest, signature: Signature | None) -> None:
-        if self._trust is not None:
-            self._trust.check(manifest, signature)
+        if self.trust is not None:
+            self.trust.check(manifest, signature)
 
     def _stamp(self, manifest: AnyManifest) -> Stamp:
         """Now, with the study's date and time where the branch exists already."""
@@ -319,7 +333,7 @@ class Registry:
         """
         study = branch_uid(line, branch)
         known: dict[str, str | None] = {}  # digest by manifest UID; None where unreadable
-        later: list[StateManifest | EvaluationManifest] = []
+        later: list[AnyManifest] = []
         for series in sorted(self._series(study), key=_number):
             uid = str(series.SeriesInstanceUID)
             if not self._first_instances(study, uid):
@@ -357,11 +371,12 @@ class Registry:
 
     # --- the archive ----------------------------------------------------------------------
 
-    def _series(self, study: str, round: int | None = None) -> list[Dataset]:
+    def _series(self, study: str, round: int | None = None, modality: str = "") -> list[Dataset]:
         keys = {
             "StudyInstanceUID": study,
             "SeriesInstanceUID": "",
             "SeriesNumber": "" if round is None else str(round),
+            "Modality": modality,
         }
         return self._gateway.find("SERIES", keys)
 
@@ -437,12 +452,12 @@ def _checked(
 
 
 def _stands_on(manifest: AnyManifest) -> Reference | None:
-    """An evaluation stands on its version; a version on its parent, and a state on the version
-    that its round began with, once past round 1.
+    """An evaluation and a release stand on their version; a version on its parent, and a state on
+    the version that its round began with, once past round 1.
 
     The first round's start may lie on the branch that the run was started from.
     """
-    if isinstance(manifest, EvaluationManifest):
+    if isinstance(manifest, EvaluationManifest | ReleaseManifest):
         return manifest.of
     start = manifest.of if isinstance(manifest, StateManifest) else manifest.lineage.parent
     return start if manifest.round > 1 else None

@@ -5,28 +5,29 @@ from typing import Annotated, Any
 
 import typer
 
+from federation.commands.arguments import (
+    BranchOption,
+    Json,
+    LineArgument,
+    Pacs,
+    Signers,
+    newest_branch,
+    trust_of,
+)
 from federation.commands.output import print_json, print_table
+from federation.commands.release import promote, released, rollback
 from federation.config import read_experiment
 from federation.errors import RegistryError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
-from federation.iodeep.signature import PublicKey
 from federation.pacs import open_gateway
 from federation.registry import Registry
-from federation.trust import Rule, TrustList
-
-Pacs = Annotated[str, typer.Argument(help="The archive: dimse://AE@host:port or folder:PATH.")]
-LineArgument = Annotated[str, typer.Argument(help="The line, such as MR/hippocampus/-/unet.")]
-BranchOption = Annotated[
-    str | None, typer.Option(help="The branch; without it, the only one or the newest.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def register(cli: typer.Typer) -> None:
     """Add the group ``model``."""
     group = typer.Typer(help="Models in an archive.", no_args_is_help=True)
-    for command in (pack, list_lines, show, history, verify):
+    for command in (pack, list_lines, show, history, verify, promote, rollback, released):
         group.command(command.__name__.removesuffix("_lines"))(command)
     cli.add_typer(group, name="model")
 
@@ -83,7 +84,7 @@ def show(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json
     with open_gateway(pacs) as gateway:
         registry = Registry(gateway)
         parsed = Line.parse(line)
-        latest = registry.latest(parsed, branch or _newest_branch(registry, parsed))
+        latest = registry.latest(parsed, branch or newest_branch(registry, parsed))
     if json:
         print_json(_described(latest) | {"manifest": latest.model_dump(mode="json")})
         return
@@ -101,7 +102,7 @@ def history(
     with open_gateway(pacs) as gateway:
         registry = Registry(gateway)
         parsed = Line.parse(line)
-        name = branch or _newest_branch(registry, parsed)
+        name = branch or newest_branch(registry, parsed)
         versions = registry.versions(parsed, name)
         evaluations = registry.evaluations(parsed, name)
     metrics: dict[str, dict[str, float]] = {}
@@ -132,18 +133,13 @@ def verify(
     line: LineArgument,
     pacs: Pacs,
     branch: BranchOption = None,
-    signer: Annotated[
-        list[Path] | None,
-        typer.Option(help="A public key; every record must be signed by one of these."),
-    ] = None,
+    signer: Signers = None,
     json: Json = False,
 ) -> None:
     """Fetch every record of a line (or one branch) and recompute every digest and link."""
-    keys = [PublicKey.read(path) for path in signer or ()]
-    trust = TrustList([Rule.of_key(key) for key in keys]) if keys else None
     outcomes = []
     with open_gateway(pacs) as gateway:
-        registry = Registry(gateway, trust=trust)
+        registry = Registry(gateway, trust=trust_of(signer))
         parsed = Line.parse(line)
         names = [branch] if branch else [found.name for found in registry.branches(parsed)]
         for name in names:
@@ -175,13 +171,6 @@ def verify(
             for outcome in damaged
         )
         raise RegistryError(f"{len(damaged)} of {len(outcomes)} records are damaged: {named}")
-
-
-def _newest_branch(registry: Registry, line: Line) -> str:
-    branches = registry.branches(line)
-    if not branches:
-        raise RegistryError(f"line {line} has no branch here; `iodeep model list` shows what is")
-    return branches[-1].name
 
 
 def _described(version: VersionManifest) -> dict[str, Any]:

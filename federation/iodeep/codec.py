@@ -16,7 +16,7 @@ from typing import BinaryIO
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import RawDataStorage
+from pydicom.uid import KeyObjectSelectionDocumentStorage, RawDataStorage
 
 from federation.errors import CodecError, DigestError, IODeepError
 from federation.iodeep.header import (
@@ -282,8 +282,10 @@ def _part_of(ds: Dataset, path: Path, manifest: AnyManifest) -> tuple[int, FileR
 def _read_header(path: Path) -> Dataset:
     """All elements but large values, which are left in the file."""
     ds = dcmread(path, defer_size=_DEFER_BYTES)
-    if ds.get("SOPClassUID") != RawDataStorage:
-        raise CodecError(f"{path.name} is no Raw Data instance, so no IODeep object")
+    if ds.get("SOPClassUID") not in (RawDataStorage, KeyObjectSelectionDocumentStorage):
+        raise CodecError(
+            f"{path.name} is neither Raw Data nor a Key Object Selection, so no IODeep object"
+        )
     return ds
 
 

@@ -1,7 +1,8 @@
 """The DICOM attributes of an IODeep record, made from its manifest alone.
 
-SOP class Raw Data Storage (PS3.3 Section A.37): every PACS takes it. What the attributes
-say stands in the manifest too; they are there for archives and people to read.
+SOP class Raw Data Storage (PS3.3 Section A.37), which every PACS takes; for a release, Key Object
+Selection Document Storage (Section A.35.4). What the attributes say stands in the manifest too;
+they are there for archives and people to read.
 """
 
 from dataclasses import dataclass
@@ -12,13 +13,21 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, ExplicitVRLittleEndian, RawDataStorage
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    RawDataStorage,
+)
 
 from federation.errors import CodecError
+from federation.iodeep.key_object import add_key_object
 from federation.iodeep.labels import Concept
 from federation.iodeep.manifest import (
     SCHEMA_VERSION,
     AnyManifest,
+    RecordManifest,
+    ReleaseManifest,
     VersionManifest,
     uid_of,
 )
@@ -81,21 +90,25 @@ def instance_header(manifest: AnyManifest, number: int, instances: int, stamp: S
     ds.SpecificCharacterSet = "ISO_IR 100"
     _add_patient_and_study(ds, manifest, stamp)
     _add_series(ds, manifest)
-    _add_purpose(ds, manifest)
     ds.InstanceNumber = number
-    ds.SOPClassUID = RawDataStorage
+    ds.SOPClassUID = sop_class_of(manifest)
     ds.SOPInstanceUID = UID(manifest.uid if number == 1 else manifest.part_uid(number - 1))
     ds.ContentDate = stamp.content_date
     ds.ContentTime = stamp.content_time
-    ds.AcquisitionDateTime = ""
-    ds.CreatorVersionUID = uid_of(f"schema {SCHEMA_VERSION}")
-    if isinstance(manifest, VersionManifest):
-        _add_lineage(ds, manifest)
+    if isinstance(manifest, ReleaseManifest):
+        add_key_object(ds, manifest)
     else:
-        ds.ReferencedInstanceSequence = [_referenced(manifest.of.uid, codes.DCM.SourceRawData)]
+        _add_raw_data(ds, manifest)
     _add_private(ds, manifest, number, instances)
-    ds.file_meta = _file_meta(ds.SOPInstanceUID)
+    ds.file_meta = _file_meta(ds.SOPClassUID, ds.SOPInstanceUID)
     return ds
+
+
+def sop_class_of(manifest: AnyManifest) -> UID:
+    """A release is a Key Object Selection document, every other record Raw Data."""
+    if isinstance(manifest, ReleaseManifest):
+        return KeyObjectSelectionDocumentStorage
+    return RawDataStorage
 
 
 def series_description(manifest: AnyManifest) -> str:
@@ -120,15 +133,30 @@ def _add_patient_and_study(ds: Dataset, manifest: AnyManifest, stamp: Stamp) -> 
 
 
 def _add_series(ds: Dataset, manifest: AnyManifest) -> None:
-    ds.Modality = "OT"  # a model is no acquisition and must not reach reading worklists
     ds.SeriesInstanceUID = manifest.series_uid
-    ds.SeriesNumber = manifest.round
+    if isinstance(manifest, ReleaseManifest):
+        ds.Modality = "KO"
+        ds.SeriesNumber = manifest.number
+    else:
+        ds.Modality = "OT"  # a model is no acquisition and must not reach reading worklists
+        ds.SeriesNumber = manifest.round
     ds.SeriesDescription = series_description(manifest)
     ds.Manufacturer = MANUFACTURER
     ds.SoftwareVersions = version("iodeep-federation")
 
 
-def _add_purpose(ds: Dataset, manifest: AnyManifest) -> None:
+def _add_raw_data(ds: Dataset, manifest: RecordManifest) -> None:
+    """The Raw Data module (PS3.3 Section C.19.1), and what the record is about."""
+    _add_purpose(ds, manifest)
+    ds.AcquisitionDateTime = ""
+    ds.CreatorVersionUID = uid_of(f"schema {SCHEMA_VERSION}")
+    if isinstance(manifest, VersionManifest):
+        _add_lineage(ds, manifest)
+    else:
+        ds.ReferencedInstanceSequence = [_referenced(manifest.of.uid, codes.DCM.SourceRawData)]
+
+
+def _add_purpose(ds: Dataset, manifest: RecordManifest) -> None:
     region = manifest.line.region
     body_part = region.meaning.upper()
     if len(body_part) <= 16 and body_part.replace(" ", "").isalnum():
@@ -185,9 +213,9 @@ def _add_private(ds: Dataset, manifest: AnyManifest, number: int, instances: int
         block.add_new(ELEMENT_DIGEST, "LO", manifest.digest)
 
 
-def _file_meta(sop_instance_uid: UID) -> FileMetaDataset:
+def _file_meta(sop_class: UID, sop_instance_uid: UID) -> FileMetaDataset:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = RawDataStorage
+    meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = sop_instance_uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return meta

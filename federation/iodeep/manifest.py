@@ -208,12 +208,36 @@ class EvaluationManifest(Manifest):
     missing: dict[Text, Sentence] = {}
 
 
-AnyManifest = VersionManifest | StateManifest | EvaluationManifest
+class ReleaseManifest(Manifest):
+    """A RELEASE: a version of this line is the one to use, from now on.
+
+    Line, branch and round are the version's.
+
+    of:       the version, whose series is ``series``
+    number:   of the line's release documents, counted from 1; two that were written at the same
+              time have the same, and are ordered by UID
+    action:   whether the version was promoted, or is what was released before
+    previous: the newest release document when this one was written
+    reason:   for people
+    """
+
+    kind: Literal["RELEASE"] = "RELEASE"
+    of: Reference
+    series: Uid
+    number: PositiveInt
+    action: Literal["promote", "rollback"]
+    previous: Reference | None = None
+    reason: Sentence | None = None
+
+
+RecordManifest = VersionManifest | StateManifest | EvaluationManifest
+AnyManifest = RecordManifest | ReleaseManifest
 
 _KINDS: Mapping[str, type[AnyManifest]] = {
     "VERSION": VersionManifest,
     "STATE": StateManifest,
     "EVALUATION": EvaluationManifest,
+    "RELEASE": ReleaseManifest,
 }
 
 

@@ -1,5 +1,6 @@
 """``iodeep model``: what lies in an archive, and whether it is whole."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from federation.config import read_experiment
 from federation.errors import RegistryError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
+from federation.iodeep.signature import SigningKey
 from federation.pacs import open_gateway
 from federation.registry import Registry
 
@@ -37,15 +39,24 @@ def pack(
     pacs: Pacs,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …")] = None,
     branch: Annotated[str, typer.Option(help="The branch to open.")] = "main",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint: .safetensors, or a state dict of torch.save."),
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The private key that signs.")] = None,
     json: Json = False,
 ) -> None:
-    """Store a fresh, untrained network of an experiment as round 0 of a branch."""
+    """Store a network as round 0 of a branch: untrained, or with the weights of a checkpoint."""
     from federation.fresh import fresh_version  # torch is slow to import
+    from federation.networks.checkpoint import read_checkpoint
 
     document = read_experiment(experiment, overrides or ())
-    manifest, parts = fresh_version(document, branch)
-    with open_gateway(pacs) as gateway:
-        published = Registry(gateway).publish(manifest, parts)
+    signer = SigningKey.read(key) if key else None
+    with tempfile.TemporaryDirectory(prefix="iodeep-") as scratch:
+        tensors = read_checkpoint(weights, Path(scratch)) if weights else None
+        manifest, parts = fresh_version(document, branch, tensors)
+        with open_gateway(pacs) as gateway:
+            published = Registry(gateway, signer=signer).publish(manifest, parts)
     if json:
         print_json({**_described(manifest), "instances_stored": published.stored})
     else:

@@ -21,6 +21,7 @@ from federation.values import Value
 
 SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 2**20
+MAX_PARTS = 9998
 
 _NAMESPACE = uuid.UUID("77e4b7c2-9879-4677-b1da-2ebbfc3c6156")
 
@@ -46,7 +47,7 @@ class Weights(Value):
 
     digest: Sha256
     parameters: NonNegativeInt
-    parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=9998)]
+    parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=MAX_PARTS)]
 
 
 class Reference(Value):

@@ -8,14 +8,16 @@ import torch
 from monai.networks.nets.dynunet import DynUNet
 from monai.networks.nets.segresnet import SegResNet
 from monai.networks.nets.unet import UNet
-from torch import Tensor, nn
+from torch import nn
 
 from federation.errors import ModelError
 from federation.iodeep.architecture import Architecture
+from federation.iodeep.weights import Tensor
 from federation.networks.arguments import NetworkArguments, keywords, read_arguments
+from federation.networks.state import check_state
 
-MAX_PARAMETERS = 2**28
-"""1 GiB of float32; nnU-Net's largest 3D networks have about a tenth of it."""
+MAX_PARAMETERS = 2**30
+"""4 GiB of float32; nnU-Net's largest 3D networks have about a fortieth of it."""
 
 MAX_ACTIVATIONS = 2**32
 """Values that all layers together give out for one example: 16 GiB of float32."""
@@ -44,6 +46,15 @@ def build_network(architecture: Architecture, *, seed: int = 0) -> nn.Module:
         return _CLASSES[architecture.network](**keywords(arguments))
 
 
+def check_tensors(architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:
+    """Check that tensors are a whole state of the network; nothing is allocated for it.
+
+    Raises :class:`ModelError` when the network is refused, or names, shapes and dtypes are not
+    exactly those of its state.
+    """
+    check_state(_outline(architecture, read_arguments(architecture)), tensors)
+
+
 def check_volume(architecture: Architecture, size: tuple[int, int, int]) -> None:
     """Check that a network takes volumes of ``size`` voxels per axis, in a batch of one.
 
@@ -57,7 +68,7 @@ def check_volume(architecture: Architecture, size: tuple[int, int, int]) -> None
 
     def add(_module: nn.Module, _inputs: Any, output: Any) -> None:
         nonlocal activations
-        activations += output.numel() if isinstance(output, Tensor) else 0
+        activations += output.numel() if isinstance(output, torch.Tensor) else 0
 
     for layer in network.modules():
         if not any(layer.children()):

@@ -32,7 +32,7 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     when it trains, so copy what must stay. Others are copied once. Raises
     :class:`ModelError` for a state of another kind, such as a quantised one.
     """
-    return {name: _tensor(value) for name, value in _state(module).items()}
+    return {name: tensor_of(name, value) for name, value in _state(module).items()}
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -41,10 +41,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises :class:`ModelError`, the module untouched, unless names, shapes and dtypes are
     exactly those of its state.
     """
-    state = _state(module)
-    problems = _problems(state, tensors)
-    if problems:
-        raise ModelError(f"weights do not fit the network: {'; '.join(problems)}")
+    state = check_state(module, tensors)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")  # it is only read
         for name, target in state.items():
@@ -56,17 +53,39 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 target.copy_(source)
 
 
-def _state(module: nn.Module) -> dict[str, torch.Tensor]:
-    state = module.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor) or value.dtype not in _NAMES:
-            raise ModelError(f"{name} in the network's state is no tensor of a known dtype")
+def check_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, torch.Tensor]:
+    """The module's state, whose names, shapes and dtypes are exactly those of ``tensors``.
+
+    Raises :class:`ModelError` where they are not.
+    """
+    state = _state(module)
+    problems = _problems(state, tensors)
+    if problems:
+        raise ModelError(f"weights do not fit the network: {'; '.join(problems)}")
     return state
 
 
-def _tensor(value: torch.Tensor) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    return Tensor(dtype=_NAMES[value.dtype], shape=tuple(value.shape), pieces=(_bytes(value),))
+def tensor_of(name: str, value: object) -> Tensor:
+    """One value of a state dict; a view of its memory where that is contiguous and on the CPU.
+
+    Raises :class:`ModelError` where it is no dense tensor of a known dtype.
+    """
+    dense = _dense(name, value).detach().cpu().contiguous()
+    return Tensor(dtype=_NAMES[dense.dtype], shape=tuple(dense.shape), pieces=(_bytes(dense),))
+
+
+def _state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: _dense(name, value) for name, value in module.state_dict().items()}
+
+
+def _dense(name: str, value: object) -> torch.Tensor:
+    if (
+        not isinstance(value, torch.Tensor)
+        or value.layout != torch.strided
+        or value.dtype not in _NAMES
+    ):
+        raise ModelError(f"{name:.80} in the network's state is no tensor of a known dtype")
+    return value
 
 
 def _bytes(value: torch.Tensor) -> memoryview:

@@ -137,10 +137,16 @@ class Requestor(Closing):
 
     def close(self) -> None:
         """Release the association; asking opens another. Closing twice is harmless."""
-        if self._association is not None and self._association.is_established:
-            with suppress(Exception):  # it ends anyway; what else happens matters more
-                self._association.release()
-        self._association = None
+        association, self._association = self._association, None
+        if association is None or not association.is_established:
+            return
+        try:
+            association.release()
+        except Exception:  # it ends anyway; what else happens matters more
+            return
+        except BaseException:  # Ctrl-C while the peer has not agreed yet
+            cut_off(association)
+            raise
 
 
 def _rejection(association: Association) -> str:

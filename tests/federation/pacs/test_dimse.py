@@ -162,6 +162,19 @@ def test_no_answer_is_lost_where_questions_follow_at_once(
     assert found == [2] * 3
 
 
+def interrupt_after(moment: threading.Event) -> threading.Thread:
+    """Ctrl-C in the main thread, shortly after a moment."""
+
+    def interrupt() -> None:
+        moment.wait(10)
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    return thread
+
+
 def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:
     """Neither the interrupt nor closing waits; without an answer a release would."""
     asked = threading.Event()
@@ -177,13 +190,7 @@ def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, on_find)]
     )
 
-    def interrupt() -> None:
-        asked.wait(10)
-        time.sleep(0.2)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    thread = interrupt_after(asked)
     gateway = open_gateway(f"dimse://SLOW@127.0.0.1:{slow.server_address[1]}", timeout_s=30)
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt), gateway:
@@ -191,6 +198,36 @@ def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:
     assert time.monotonic() - begin < 8
     thread.join()
     slow.shutdown()
+
+
+def test_an_interrupted_release_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second release on the same association would end pynetdicom's thread with an error."""
+    asked = threading.Event()
+
+    def on_pdu(event: evt.Event) -> None:
+        if type(event.pdu).__name__ == "A_RELEASE_RQ":
+            asked.set()
+            time.sleep(2)
+
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    ae = AE(ae_title="SLOW")
+    ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    handlers = [(evt.EVT_PDU_RECV, on_pdu), (evt.EVT_C_FIND, lambda event: [(0x0000, None)])]
+    slow: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    thread = interrupt_after(asked)
+    gateway = open_gateway(f"dimse://SLOW@127.0.0.1:{slow.server_address[1]}", timeout_s=30)
+
+    def ask_and_close() -> None:
+        with gateway:
+            gateway.find("STUDY", {})
+            gateway.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_and_close()
+    thread.join()
+    slow.shutdown()
+    assert died == []
 
 
 def test_what_listens_and_speaks_no_dicom_is_said() -> None:

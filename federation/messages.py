@@ -152,6 +152,7 @@ REASONS: Mapping[Code, str] = {
     Code.ARCHIVE: "the site's archive refused or failed",
     Code.VERSION_ABSENT: "the version is not in the site's archive",
     Code.VERSION_DAMAGED: "the version is damaged, or not what its digests say",
+    Code.SIGNATURE: "the version is not signed by whom the site trusts",
     Code.MODEL: "the network cannot be built, or its training diverged",
     Code.INTERNAL: "an unexpected error, written to the site's own log",
 }

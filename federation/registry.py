@@ -13,7 +13,14 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from federation.errors import CodecError, DigestError, PacsError, RegistryError, StorageError
+from federation.errors import (
+    CodecError,
+    ConfigError,
+    DigestError,
+    PacsError,
+    RegistryError,
+    StorageError,
+)
 from federation.iodeep.codec import Chunks, Record, read_manifest, read_record, write_record
 from federation.iodeep.header import Stamp
 from federation.iodeep.labels import Line
@@ -37,8 +44,7 @@ from federation.trust import Trust
 class Branch:
     """A branch of a line, as its study says."""
 
-    line: str
-    patient_id: str
+    line: Line
     name: str
     study_uid: str
     date: str
@@ -118,20 +124,23 @@ class Registry:
             "StudyID": "",
             "StudyDate": "",
             "StudyTime": "",
-            "StudyDescription": "",
         }
-        found = [
-            Branch(
-                line=str(study.get("StudyDescription", "")),
-                patient_id=str(study.get("PatientID", "")),
-                name=str(study.get("StudyID", "")),
-                study_uid=str(study.StudyInstanceUID),
-                date=str(study.get("StudyDate", "")),
-                time=str(study.get("StudyTime", "")),
+        found = []
+        for study in self._gateway.find("STUDY", keys):
+            try:
+                of = Line.of_patient_id(str(study.get("PatientID", "")))
+            except ConfigError:
+                continue  # somebody else's patient, whose ID begins like ours
+            found.append(
+                Branch(
+                    line=of,
+                    name=str(study.get("StudyID", "")),
+                    study_uid=str(study.StudyInstanceUID),
+                    date=str(study.get("StudyDate", "")),
+                    time=str(study.get("StudyTime", "")),
+                )
             )
-            for study in self._gateway.find("STUDY", keys)
-        ]
-        return sorted(found, key=lambda branch: (branch.patient_id, branch.date, branch.time))
+        return sorted(found, key=lambda branch: (branch.line.patient_id, branch.date, branch.time))
 
     def entries(self, line: Line, branch: str, round: int | None = None) -> list[Entry]:
         """The records of a branch (or one round of it) with a readable manifest, by round.

@@ -72,11 +72,10 @@ def list_lines(pacs: Pacs, json: Json = False) -> None:
     with open_gateway(pacs) as gateway:
         registry = Registry(gateway)
         for branch in registry.branches():
-            line = Line.parse(branch.line)
-            versions = registry.versions(line, branch.name)
+            versions = registry.versions(branch.line, branch.name)
             rows.append(
                 {
-                    "line": branch.line,
+                    "line": str(branch.line),
                     "branch": branch.name,
                     "begun": branch.date,
                     "versions": len(versions),
@@ -101,6 +100,8 @@ def show(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json
         return
     facts = _described(latest)
     facts["network"] = latest.architecture.network
+    facts["region"] = latest.line.region
+    facts["disease"] = latest.line.disease
     facts["outputs"] = ", ".join(f"{label.number} {label.name}" for label in latest.outputs)
     facts["sites"] = ", ".join(f"{r.site} ({r.examples})" for r in latest.lineage.receipts) or "-"
     print_table("", [{"": key, "value": value} for key, value in facts.items()])

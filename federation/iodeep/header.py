@@ -31,6 +31,7 @@ from federation.iodeep.manifest import (
     VersionManifest,
     uid_of,
 )
+from federation.iodeep.regions import body_part, may_be_paired
 
 CREATOR = "IODEEP"
 GROUP = 0x7FDF
@@ -158,10 +159,10 @@ def _add_raw_data(ds: Dataset, manifest: RecordManifest) -> None:
 
 def _add_purpose(ds: Dataset, manifest: RecordManifest) -> None:
     region = manifest.line.region
-    body_part = region.meaning.upper()
-    if len(body_part) <= 16 and body_part.replace(" ", "").isalnum():
-        ds.BodyPartExamined = body_part
-    ds.Laterality = ""  # required, even unknown, where Body Part Examined is a paired structure
+    if term := body_part(region):
+        ds.BodyPartExamined = term
+        if may_be_paired(term):
+            ds.Laterality = ""
     ds.AnatomicRegionSequence = [_coded(region)]
     ds.AcquisitionContextSequence = []
 

@@ -92,7 +92,7 @@ class OutputLabel(Value):
                 return cls(
                     number=number,
                     name=name,
-                    concept=find_concept(words),
+                    concept=find_concept(words, anatomy=True),
                     modifier=find_concept(qualifier) if qualifier else None,
                 )
             except ConfigError:

@@ -55,7 +55,7 @@ def test_what_is_published_is_there_for_whoever_looks(registry: Registry, gatewa
     measured = [evaluation.measured for evaluation in other.evaluations(LINE, "main")]
     assert [m.metrics["test_dice_mean"] for m in measured] == [0, 0.1, 0.2]
     (branch,) = other.branches()
-    assert (branch.line, branch.name) == (str(LINE), "main")
+    assert (branch.line, branch.name) == (LINE, "main")
 
 
 def test_rounds_are_ordered_as_numbers(registry: Registry) -> None:

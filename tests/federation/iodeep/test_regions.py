@@ -1,0 +1,67 @@
+"""Regions: terms of Body Part Examined, and what is part of what."""
+
+import re
+
+import pytest
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from federation.iodeep.labels import Concept, find_concept
+from federation.iodeep.regions import REGIONS, ancestors, body_part, is_part_of
+
+
+def concept(code: str) -> Concept:
+    return Concept(value=code, meaning=REGIONS[code].name)
+
+
+def test_every_code_means_in_the_dictionary_what_the_table_says() -> None:
+    meanings: dict[str, set[str]] = {}
+    for keyword in codes.SCT.dir():
+        code = getattr(codes.SCT, keyword)
+        if isinstance(code, Code):
+            meanings.setdefault(code.value, set()).add(code.meaning.lower())
+    for code, region in REGIONS.items():
+        assert any(region.name.lower() in meaning for meaning in meanings[code]), region
+
+
+def test_terms_fit_the_attribute_and_occur_once() -> None:
+    terms = [region.term for region in REGIONS.values() if region.term]
+    assert all(re.fullmatch(r"[A-Z0-9]{1,16}", term) for term in terms)
+    assert len(set(terms)) == len(terms) >= 60
+
+
+def test_all_is_part_of_the_body_without_cycles() -> None:
+    for code in REGIONS:
+        above = [code, *ancestors(concept(code))]
+        assert len(set(above)) == len(above)
+        assert above[-1] == "38266002"
+
+
+@pytest.mark.parametrize(
+    ("word", "term"),
+    [
+        ("hippocampus", "BRAIN"),
+        ("brain", "BRAIN"),
+        ("head", "HEAD"),
+        ("left ventricle", "LVENTRICLE"),
+        ("pericardium", "HEART"),
+        ("prostate", "PROSTATE"),
+        ("lumbar spine", "LSPINE"),
+        ("meniscus", "KNEE"),
+        ("stenosis", None),
+    ],
+)
+def test_body_part_examined_is_the_nearest_term(word: str, term: str | None) -> None:
+    if word == "stenosis":
+        assert body_part(Concept(value="415582006", meaning="Stenosis")) is None
+    else:
+        assert body_part(find_concept(word)) == term
+
+
+def test_a_part_lies_in_what_it_is_part_of_and_not_the_other_way_round() -> None:
+    hippocampus, brain, head, liver = map(find_concept, ("hippocampus", "brain", "head", "liver"))
+    assert is_part_of(hippocampus, brain)
+    assert is_part_of(hippocampus, head)
+    assert is_part_of(brain, brain)
+    assert not is_part_of(brain, hippocampus)
+    assert not is_part_of(hippocampus, liver)

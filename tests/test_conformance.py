@@ -10,6 +10,7 @@ from pynetdicom import AE
 
 from federation.iodeep import codec, header, manifest, weights
 from federation.iodeep.header import Stamp, instance_header
+from federation.iodeep.labels import Line
 from federation.iodeep.manifest import AnyManifest, Reference, ReleaseManifest, StateManifest
 from federation.iodeep.signature import Signature
 from federation.networks import build
@@ -39,6 +40,7 @@ def table(title: str, first_column: str) -> list[list[str]]:
 def records() -> dict[str, tuple[AnyManifest, int]]:
     """Every kind of instance: its manifest, and which instance of the record it is."""
     of, _ = version(parent=Reference(uid="1.2", digest="0" * 64))
+    of = of.model_copy(update={"line": Line.parse("MR/kidney/-/unet")})  # may have a side
     state = StateManifest(
         line=of.line, branch="b", round=1, of=of.reference, by="A", weights=of.weights
     )

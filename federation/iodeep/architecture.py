@@ -6,6 +6,9 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
 from federation.values import Value
 
+NETWORK_OF_LAYERS = "iodeep.layers"
+"""A network in the original authors' layer JSON, which says its input's shape itself."""
+
 
 class Architecture(Value):
     """A network by its name on the allow-list, and the arguments it is built with.

@@ -1,4 +1,4 @@
-"""The allow-list: every network that may be built, with the bounds of every argument.
+"""The arguments of MONAI's networks, with the bounds of each.
 
 An architecture comes out of a DICOM file that somebody else wrote, so it is read here like
 any foreign document: unknown names, wrong types and values out of bounds end here, before
@@ -6,20 +6,13 @@ anything is built. Arguments have MONAI's names and meanings. Their defaults are
 here as well, so that a file means the same network whatever MONAI's defaults become.
 """
 
-import difflib
-import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from federation.errors import ModelError
-from federation.iodeep.architecture import Architecture
 from federation.values import Value
 
 MAX_LEVELS = 8
-
-_SHOWN = 5  # problems in one message
 
 Channels = Annotated[int, Field(ge=1, le=1024)]
 Classes = Annotated[int, Field(ge=2, le=256)]
@@ -35,9 +28,13 @@ Activation = Literal["PRELU", "RELU", "LEAKYRELU", "ELU", "GELU", "SWISH", "MISH
 
 
 class NetworkArguments(Value):
-    """What all networks here have in common: volumes in, one score a class and voxel out."""
+    """The arguments of one network on the list; every one of its types is checked strictly."""
 
     model_config = ConfigDict(strict=True)
+
+
+class VolumeArguments(NetworkArguments):
+    """What MONAI's networks here have in common: volumes in, one score a class and voxel out."""
 
     spatial_dims: Literal[3] = 3
     in_channels: Annotated[int, Field(ge=1, le=64)] = 1
@@ -65,7 +62,7 @@ Norm = (
 )
 
 
-class UNetArguments(NetworkArguments):
+class UNetArguments(VolumeArguments):
     """``monai.UNet``: Kerfoot et al., *Left-ventricle quantification using residual U-Net*, 2018.
 
     One stride fewer than channels; a stride is a number, or one per axis.
@@ -91,7 +88,7 @@ class UNetArguments(NetworkArguments):
         return self
 
 
-class SegResNetArguments(NetworkArguments):
+class SegResNetArguments(VolumeArguments):
     """``monai.SegResNet``: Myronenko, *3D MRI brain tumor segmentation*, 2018; no VAE."""
 
     init_filters: Channels = 8
@@ -113,7 +110,7 @@ class SegResNetArguments(NetworkArguments):
         return self
 
 
-class DynUNetArguments(NetworkArguments):
+class DynUNetArguments(VolumeArguments):
     """``monai.DynUNet``: the network of nnU-Net (Isensee et al., Nature Methods 2021).
 
     ``kernel_size``, ``strides`` and ``filters`` have one entry a level,
@@ -144,65 +141,6 @@ class DynUNetArguments(NetworkArguments):
         return self
 
 
-NETWORKS: Mapping[str, type[NetworkArguments]] = {
-    "monai.DynUNet": DynUNetArguments,
-    "monai.SegResNet": SegResNetArguments,
-    "monai.UNet": UNetArguments,
-}
-
-
-def read_arguments(architecture: Architecture) -> NetworkArguments:
-    """The checked arguments of an architecture, nothing built yet.
-
-    Raises :class:`ModelError` for a network that is not on the list and for arguments of
-    wrong name, type, bounds or number; all of them in one message.
-    """
-    kind = NETWORKS.get(architecture.network)
-    if kind is None:
-        raise ModelError(
-            f"unknown network {architecture.network!r}{_nearest(architecture.network, NETWORKS)}; "
-            f"this software builds {', '.join(NETWORKS)}"
-        )
-    try:
-        # As JSON, because in pydantic's strict mode only there a list may become a tuple.
-        document = json.dumps(architecture.arguments)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"the arguments of {architecture.network} are no JSON document") from error
-    try:
-        return kind.model_validate_json(document)
-    except ValidationError as error:
-        # A union reports each of its members: one line an argument is enough.
-        problems = {_argument(problem): _explain(kind, problem) for problem in error.errors()[::-1]}
-        listed = "; ".join(problems[name] for name in sorted(problems)[:_SHOWN])
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ModelError(
-            f"network {architecture.network} cannot be built: {listed}{more}"
-        ) from None
-
-
 def keywords(arguments: NetworkArguments) -> dict[str, Any]:
-    """The arguments as the keywords of MONAI's class, defaults included."""
+    """The arguments as the keywords of the network's class, defaults included."""
     return arguments.model_dump()
-
-
-def _argument(problem: Any) -> str:
-    return str(problem["loc"][0]) if problem["loc"] else ""
-
-
-def _explain(kind: type[NetworkArguments], problem: Any) -> str:
-    name = _argument(problem)
-    shown = f"{name!r:.60}"
-    if problem["type"] == "extra_forbidden" and name not in kind.model_fields:
-        return f"unknown argument {shown}{_nearest(name, kind.model_fields)}"
-    if problem["type"] == "missing" and len(problem["loc"]) == 1:
-        return f"argument {shown} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not name:
-        return str(message)
-    path = ".".join(str(step) for step in problem["loc"][1:] if isinstance(step, int))
-    return f"argument {name}{'.' if path else ''}{path}: {message}, seen {problem['input']!r:.60}"
-
-
-def _nearest(name: str, valid: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""

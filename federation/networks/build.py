@@ -13,14 +13,14 @@ from torch import nn
 from federation.errors import ModelError
 from federation.iodeep.architecture import Architecture
 from federation.iodeep.weights import Tensor
-from federation.networks.arguments import NetworkArguments, keywords, read_arguments
-from federation.networks.state import check_state
+from federation.networks.allowed import read_arguments
+from federation.networks.arguments import NetworkArguments, VolumeArguments, keywords
+from federation.networks.layered import MAX_ACTIVATIONS, LayeredNetwork
+from federation.networks.layers import LayerArguments
+from federation.networks.state import check_state, renamed_in_order
 
 MAX_PARAMETERS = 2**30
 """4 GiB of float32; nnU-Net's largest 3D networks have about a fortieth of it."""
-
-MAX_ACTIVATIONS = 2**32
-"""Values that all layers together give out for one example: 16 GiB of float32."""
 
 _CLASSES: Mapping[str, Callable[..., nn.Module]] = {
     "monai.DynUNet": DynUNet,
@@ -32,9 +32,9 @@ _CLASSES: Mapping[str, Callable[..., nn.Module]] = {
 def build_network(architecture: Architecture, *, seed: int = 0) -> nn.Module:
     """The network of an architecture, on the CPU, with initial weights drawn from ``seed``.
 
-    It maps ``float32 (B, in_channels, D, H, W)`` to scores ``float32 (B, out_channels, D, H,
-    W)``. The same architecture and seed give the same weights; torch's own random state is
-    left as it was.
+    MONAI's networks map ``float32 (B, in_channels, D, H, W)`` to scores ``float32 (B,
+    out_channels, D, H, W)``; ``iodeep.layers`` takes what its document says. The same
+    architecture and seed give the same weights; torch's own random state is left as it was.
 
     Raises :class:`ModelError` for anything not on the allow-list, and for more than
     ``MAX_PARAMETERS`` parameters: they are counted before memory is taken.
@@ -43,7 +43,7 @@ def build_network(architecture: Architecture, *, seed: int = 0) -> nn.Module:
     _outline(architecture, arguments)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return _CLASSES[architecture.network](**keywords(arguments))
+        return _construct(architecture, arguments)
 
 
 def check_tensors(architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:
@@ -55,6 +55,19 @@ def check_tensors(architecture: Architecture, tensors: Mapping[str, Tensor]) -> 
     check_state(_outline(architecture, read_arguments(architecture)), tensors)
 
 
+def named_as(architecture: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names of the network's state, where they have others but the same order.
+
+    Other software names the same layers otherwise. Taken in order, each must be of the same kind
+    (the last word of its name), dtype and shape. Raises :class:`ModelError` as
+    :func:`check_tensors` does.
+    """
+    network = _outline(architecture, read_arguments(architecture))
+    renamed = renamed_in_order(network, tensors)
+    check_state(network, renamed)
+    return renamed
+
+
 def check_volume(architecture: Architecture, size: tuple[int, int, int]) -> None:
     """Check that a network takes volumes of ``size`` voxels per axis, in a batch of one.
 
@@ -63,6 +76,11 @@ def check_volume(architecture: Architecture, size: tuple[int, int, int]) -> None
     layers would give out more than ``MAX_ACTIVATIONS`` values.
     """
     arguments = read_arguments(architecture)
+    if not isinstance(arguments, VolumeArguments):
+        raise ModelError(
+            f"network {architecture.network} takes no volumes, which a federation trains on; "
+            "choose one of MONAI's with spatial_dims = 3"
+        )
     network = _outline(architecture, arguments)
     activations = 0
 
@@ -100,11 +118,17 @@ def count_parameters(network: nn.Module) -> int:
     return sum(math.prod(parameter.shape) for parameter in network.parameters())
 
 
+def _construct(architecture: Architecture, arguments: NetworkArguments) -> nn.Module:
+    if isinstance(arguments, LayerArguments):
+        return LayeredNetwork(arguments)
+    return _CLASSES[architecture.network](**keywords(arguments))
+
+
 def _outline(architecture: Architecture, arguments: NetworkArguments) -> nn.Module:
     """The network on torch's meta device: layers and shapes without memory."""
     try:
         with torch.device("meta"):
-            network = _CLASSES[architecture.network](**keywords(arguments))
+            network = _construct(architecture, arguments)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ModelError(
             f"network {architecture.network} cannot be built from arguments that do not fit "

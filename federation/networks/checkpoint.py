@@ -4,6 +4,7 @@ A torch checkpoint is a pickle. It is read with ``weights_only=True`` in a proce
 is limited in memory and time, and comes back as safetensors: nothing of it runs here.
 """
 
+import json
 import resource
 import subprocess
 import sys
@@ -25,10 +26,10 @@ _NAMES = ("state_dict", "model_state_dict", "model", "network")
 def read_checkpoint(path: Path, scratch: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, as ranges of a file; nothing is held in memory.
 
-    ``scratch`` is where a torch checkpoint is converted to; it must stay while they are used. The
-    state dict is the checkpoint itself, or what it holds under one of the usual names. Raises
-    :class:`ConfigError` for a file that cannot be read, :class:`CodecError` for what is no whole
-    state dict of plain tensors, and for a pickle that wants anything else.
+    Those of a torch checkpoint keep its order. ``scratch`` is where one is converted to; it must
+    stay while they are used. The state dict is the checkpoint itself, or what it holds under one of
+    the usual names. Raises :class:`ConfigError` for a file that cannot be read, :class:`CodecError`
+    for what is no whole state dict of plain tensors, and for a pickle that wants anything else.
     """
     try:
         size = path.stat().st_size
@@ -46,7 +47,8 @@ def read_checkpoint(path: Path, scratch: Path) -> dict[str, Tensor]:
             + (said or "reading it took more memory or time than its size allows")
             + ". Expected a state dict of tensors, written by torch.save or as safetensors"
         )
-    return read_part(FileRange(path=converted, offset=0, nbytes=converted.stat().st_size))
+    tensors = read_part(FileRange(path=converted, offset=0, nbytes=converted.stat().st_size))
+    return {name: tensors[name] for name in json.loads(done.stdout)}
 
 
 def _convert(source: Path, target: Path) -> None:
@@ -60,11 +62,11 @@ def _convert(source: Path, target: Path) -> None:
         raise CodecError(f"torch refuses it ({type(error).__name__})") from error
     from federation.networks.state import tensor_of
 
+    tensors = {name: tensor_of(name, value) for name, value in _state_dict(loaded).items()}
     with target.open("wb") as file:
-        for chunk in part_chunks(
-            {name: tensor_of(name, value) for name, value in _state_dict(loaded).items()}
-        ):
+        for chunk in part_chunks(tensors):
             file.write(chunk)
+    print(json.dumps(list(tensors)))  # the file has an order of its own
 
 
 def _state_dict(loaded: object) -> dict[str, object]:

@@ -65,6 +65,18 @@ def check_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, t
     return state
 
 
+def renamed_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the module's names where, in order, they are of the same kinds; else as given.
+
+    A kind is the last word of a name: ``weight``, ``bias``, ``running_mean``.
+    """
+    names = list(module.state_dict())
+    given = [name.rpartition(".")[2] for name in tensors]
+    if set(names) == tensors.keys() or given != [name.rpartition(".")[2] for name in names]:
+        return dict(tensors)
+    return dict(zip(names, tensors.values(), strict=True))
+
+
 def tensor_of(name: str, value: object) -> Tensor:
     """One value of a state dict; a view of its memory where that is contiguous and on the CPU.
 

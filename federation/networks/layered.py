@@ -1,0 +1,277 @@
+"""A network of numbered layers with skip connections, out of the original authors' layer JSON."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from federation.errors import ModelError
+from federation.networks.layers import LayerArguments, Sizes
+
+MAX_ACTIVATIONS = 2**32
+"""Values that all layers together give out for one example: 16 GiB of float32."""
+
+_BATCH = 2  # of the examples that shapes are worked out with
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Where a layer stands: what comes in (batch first), and where it finds its sizes."""
+
+    arguments: LayerArguments
+    sizes: Sizes
+    incoming: Shape
+
+    @property
+    def channels(self) -> int:
+        return self.incoming[1]
+
+    @property
+    def axes(self) -> int:
+        """2 for images (B, C, H, W), 1 for sequences (B, C, L), 0 for vectors (B, C)."""
+        return len(self.incoming) - 2
+
+
+class LayeredNetwork(nn.Module):
+    """Layers one after another; what a skip connection joins comes first among the channels.
+
+    Takes ``float32 (B, *arguments.example_shape)``. The state's names are the layers' numbers,
+    counted from 0 as torch does: ``0.weight``, or ``0.3.weight`` within a double convolution.
+    """
+
+    def __init__(self, arguments: LayerArguments) -> None:
+        """Raises :class:`ModelError` naming the layer where shapes do not fit, before any memory
+        is taken."""
+        super().__init__()
+        self._joins = arguments.joins
+        self._kept = {source for sources in self._joins.values() for source in sources}
+        sizes = Sizes(arguments)
+        for number, (code, incoming) in enumerate(
+            zip(arguments.codes, _incoming_shapes(arguments), strict=True)
+        ):
+            place = _Place(arguments=arguments, sizes=sizes, incoming=incoming)
+            self.add_module(str(number), _LAYERS[code](place))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Scores for a batch."""
+        kept: dict[int, torch.Tensor] = {}
+        for number, layer in enumerate(self.children(), start=1):
+            values = _joined(
+                layer(values), [kept[source] for source in self._joins.get(number, ())]
+            )
+            if number in self._kept:
+                kept[number] = values
+        return values
+
+
+def _incoming_shapes(arguments: LayerArguments) -> list[Shape]:
+    """What comes into each layer, worked out on torch's meta device, without memory."""
+    sizes = Sizes(arguments)
+    shapes: list[Shape] = [(_BATCH, *arguments.example_shape)]
+    outputs: list[torch.Tensor] = []
+    for number, code in enumerate(arguments.codes, start=1):
+        place = _Place(arguments=arguments, sizes=sizes, incoming=shapes[-1])
+        sources = [outputs[source - 1] for source in arguments.joins.get(number, ())]
+        try:
+            with torch.device("meta"):
+                outputs.append(_fitted(code, place, sources))
+        except ValueError as error:
+            shown = "x".join(str(size) for size in place.incoming[1:])
+            raise ModelError(
+                f"layer {number} ({code}) cannot be built on {shown} (channels first): {error}"
+            ) from error
+        shapes.append(tuple(outputs[-1].shape))
+        given = sum(math.prod(shape) for shape in shapes[1:]) // _BATCH
+        if given > MAX_ACTIVATIONS:
+            raise ModelError(
+                f"the layers to number {number} would give out {given:,} values for one "
+                f"example; at most {MAX_ACTIVATIONS:,} are allowed"
+            )
+    return shapes[:-1]
+
+
+def _fitted(code: str, place: _Place, sources: list[torch.Tensor]) -> torch.Tensor:
+    """What a layer gives out. Raises :class:`ValueError` with the reason where it gives nothing.
+
+    torch's own words name its insides; they stay the error's cause.
+    """
+    layer = _LAYERS[code](place).eval()
+    try:
+        values = _joined(layer(torch.empty(place.incoming)), sources)
+    except (RuntimeError, ValueError) as error:
+        joined = ", or with what is joined to it" if sources else ""
+        raise ValueError(f"its sizes do not fit together with that{joined}") from error
+    if not all(values.shape):
+        raise ValueError("nothing is left of it")
+    return values
+
+
+def _joined(values: torch.Tensor, sources: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([*sources, values], dim=1) if sources else values
+
+
+# --- layers -------------------------------------------------------------------------------
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer along sequences (B, C, L), giving (B, units, L)."""
+
+    def __init__(self, layer: nn.LSTM | nn.GRU) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        sequence, _ = self.layer(values.transpose(1, 2))
+        return torch.as_tensor(sequence).transpose(1, 2)
+
+
+class Dense(nn.Linear):
+    """A dense layer on vectors (B, C); of a sequence (B, C, L) it takes the last step."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return super().forward(values[..., -1] if values.dim() > 2 else values)
+
+
+_CONVOLUTIONS: Mapping[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+_NORMS: Mapping[int, type[nn.BatchNorm1d | nn.BatchNorm2d]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+
+
+def _require(place: _Place, *axes: int) -> None:
+    names = {0: "vectors", 1: "sequences", 2: "images"}
+    if place.axes not in axes:
+        taken = " or ".join(names[axis] for axis in axes)
+        raise ValueError(f"it takes {taken}, not {names[place.axes]}")
+
+
+def _convolution(
+    place: _Place, inputs: int, outputs: int, kernel: int, *, groups: int = 1, bias: bool = True
+) -> nn.Module:
+    arguments = place.arguments
+    padding = arguments.padding.padding if kernel > 1 else arguments.padding_conv.padding_conv
+    return _CONVOLUTIONS[place.axes](
+        inputs,
+        outputs,
+        kernel,
+        stride=arguments.stride.stride,
+        padding=padding,
+        groups=groups,
+        bias=bias,
+    )
+
+
+def _cnn(axes: int) -> Callable[[_Place], nn.Module]:
+    def make(place: _Place) -> nn.Module:
+        _require(place, axes)
+        outputs, kernel = place.sizes.convolved()
+        return _convolution(place, place.channels, outputs, kernel)
+
+    return make
+
+
+def _depth_separable(axes: int) -> Callable[[_Place], nn.Module]:
+    def make(place: _Place) -> nn.Module:
+        _require(place, axes)
+        outputs, kernel = place.sizes.convolved()
+        depthwise = _convolution(
+            place, place.channels, place.channels, kernel, groups=place.channels
+        )
+        return nn.Sequential(depthwise, _CONVOLUTIONS[axes](place.channels, outputs, 1))
+
+    return make
+
+
+def _double_convolution(place: _Place) -> nn.Module:
+    _require(place, 2)
+    outputs, kernel = place.sizes.convolved()
+    bias = place.arguments.bias.bias
+    return nn.Sequential(
+        _convolution(place, place.channels, outputs, kernel, bias=bias),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+        _convolution(place, outputs, outputs, kernel, bias=bias),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def _pool(layer: Callable[[int], nn.Module], axes: int) -> Callable[[_Place], nn.Module]:
+    def make(place: _Place) -> nn.Module:
+        _require(place, axes)
+        return layer(place.sizes.pool())
+
+    return make
+
+
+def _norm(axes: int) -> Callable[[_Place], nn.Module]:
+    def make(place: _Place) -> nn.Module:
+        _require(place, *((0, 1) if axes == 1 else (2,)))
+        return _NORMS[axes](place.channels)
+
+    return make
+
+
+def _recurrent(layer: type[nn.LSTM | nn.GRU], code: str) -> Callable[[_Place], nn.Module]:
+    def make(place: _Place) -> nn.Module:
+        _require(place, 1)
+        units = place.sizes.units("lstm" if code == "lstm" else "gru")
+        return Recurrent(layer(place.channels, units, batch_first=True))
+
+    return make
+
+
+def _upsample(place: _Place) -> nn.Module:
+    _require(place, 1, 2)
+    if place.arguments.upsample.upsample == "bilinear":
+        mode = "bilinear" if place.axes == 2 else "linear"
+        return nn.Upsample(scale_factor=2, mode=mode, align_corners=True)
+    if place.channels % 2:
+        raise ValueError(
+            f"a transposed convolution halves the channels, and {place.channels} is odd"
+        )
+    transposed = nn.ConvTranspose2d if place.axes == 2 else nn.ConvTranspose1d
+    padding = place.arguments.padding_conv.padding_conv
+    return transposed(place.channels, place.channels // 2, 2, stride=2, padding=padding)
+
+
+def _dense(place: _Place) -> nn.Module:
+    _require(place, 0, 1)
+    return Dense(place.channels, place.sizes.units("dense"))
+
+
+def _output(place: _Place) -> nn.Module:
+    _require(place, 0, 1)
+    return Dense(place.channels, place.arguments.input_shape.label_shape)
+
+
+_LAYERS: Mapping[str, Callable[[_Place], nn.Module]] = {
+    "dsc1d": _depth_separable(1),
+    "dsc2d": _depth_separable(2),
+    "cnn1d": _cnn(1),
+    "cnn2d": _cnn(2),
+    "lstm": _recurrent(nn.LSTM, "lstm"),
+    "gru": _recurrent(nn.GRU, "gru"),
+    "Avgpool1d": _pool(nn.AvgPool1d, 1),
+    "Avgpool2d": _pool(nn.AvgPool2d, 2),
+    "Maxpool1d": _pool(nn.MaxPool1d, 1),
+    "Maxpool2d": _pool(nn.MaxPool2d, 2),
+    "Flatten": lambda _: nn.Flatten(),
+    "dense": _dense,
+    "dropout": lambda place: nn.Dropout(place.sizes.rate()),
+    "batchNorm1d": _norm(1),
+    "batchNorm2d": _norm(2),
+    "relu": lambda _: nn.ReLU(),
+    "prelu": lambda _: nn.PReLU(),
+    "tanh": lambda _: nn.Tanh(),
+    "softmax": lambda _: nn.Softmax(dim=1),
+    "sigmoid": lambda _: nn.Sigmoid(),
+    "Upsample": _upsample,
+    "doubleConv": _double_convolution,
+    "ElbowUNet": _double_convolution,
+    "UpDoubleConv": _double_convolution,
+    "UpDoubleConv_out": _double_convolution,
+    "output": _output,
+}

@@ -31,7 +31,9 @@ def rows() -> Iterator[Row]:
         epochs=1, batch_size=2, threads=1, optimizer=experiment.training.optimizer
     )
     random = torch.Generator().manual_seed(1)
-    images = torch.randn((_CASES, 1, *experiment.model.preprocessing.size), generator=random)
+    preprocessing = experiment.model.preprocessing
+    assert preprocessing is not None
+    images = torch.randn((_CASES, 1, *preprocessing.size), generator=random)
     labels = torch.randint(0, 3, images.shape, generator=random).to(torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         cache = ExampleCache(Path(folder))

@@ -17,7 +17,7 @@ from benchmarks.ours import DONE, RUN, Outcome, experiment_of
 from clients.data import LabelledData
 from clients.data.dataset import load_examples
 from clients.training import Trainer, seed_for
-from federation.config import Experiment, read_site
+from federation.config import Experiment, Site, read_site
 from federation.iodeep.weights import Tensor, weights_digest
 from federation.networks import build_network, load_tensors, tensors_of
 from federation.pacs import open_gateway
@@ -38,8 +38,7 @@ def prepare(folder: Path, experiment: Experiment) -> None:
         simulation.write_documents()
         for name in experiment.roster:
             site = read_site(simulation.site(name) / "site.toml")
-            with open_gateway(site.archives.images) as gateway:
-                load_examples(gateway, site, experiment.line, experiment.model.preprocessing)
+            _load(experiment, site, site.archives.images)
     for name in experiment.roster:
         read_cases(folder, experiment, name)  # the census of the other sides, too
 
@@ -136,10 +135,14 @@ def cases_of(folder: Path, experiment: Experiment, name: str) -> LabelledData:
 def read_cases(folder: Path, experiment: Experiment, name: str) -> LabelledData:
     """The cached cases of a site; the archive's index is read from its folder."""
     site = read_site(folder / "sites" / name / "site.toml")
-    with open_gateway(f"folder:{folder / 'archives' / name}") as gateway:
-        return load_examples(
-            gateway, site, experiment.line, experiment.model.preprocessing, run=RUN
-        )
+    return _load(experiment, site, f"folder:{folder / 'archives' / name}", run=RUN)
+
+
+def _load(experiment: Experiment, site: Site, address: str, run: str = "") -> LabelledData:
+    preprocessing = experiment.model.preprocessing
+    assert preprocessing is not None
+    with open_gateway(address) as gateway:
+        return load_examples(gateway, site, experiment.line, preprocessing, run=run)
 
 
 def start_of(experiment: Experiment) -> Weights:

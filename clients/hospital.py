@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from clients.data import LabelledData, load_examples
 from federation.closing import Closing
 from federation.config import Site
+from federation.errors import ModelError
 from federation.iodeep.manifest import VersionManifest
 from federation.iodeep.signature import SigningKey
 from federation.pacs import Gateway, open_gateway
@@ -27,7 +28,14 @@ class Hospital(Closing):
         )
 
     def labelled_data(self, version: VersionManifest) -> LabelledData:
-        """The site's labelled studies for a version's line, as its network takes them."""
+        """The site's labelled studies for a version's line, as its network takes them.
+
+        Raises :class:`ModelError` for a version that does not say how.
+        """
+        if version.preprocessing is None:
+            raise ModelError(
+                f"version {version.uid} does not say how volumes become its network's input"
+            )
         return load_examples(
             self._images,
             self.site,

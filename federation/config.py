@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from federation.errors import ConfigError
-from federation.iodeep.architecture import Architecture, Preprocessing
+from federation.iodeep.architecture import NETWORK_OF_LAYERS, Architecture, Preprocessing
 from federation.iodeep.labels import Line
 from federation.values import Value
 
@@ -45,7 +45,7 @@ class ModelTable(Value):
     line: str
     labels: dict[PositiveInt, str]
     architecture: Architecture
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -63,6 +63,8 @@ class ModelTable(Value):
         Line.parse(self.line)
         if sorted(self.labels) != list(range(1, len(self.labels) + 1)):
             raise ValueError("labels are numbered 1, 2, 3 … without gaps")
+        if self.preprocessing is None and self.architecture.network != NETWORK_OF_LAYERS:
+            raise ValueError("[model.preprocessing] is missing: how volumes become the input")
         return self
 
 

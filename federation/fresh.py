@@ -1,12 +1,26 @@
 """The first version of a line: a network that has learnt nothing yet, or elsewhere."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from federation.config import Experiment
+from federation.errors import ModelError
+from federation.iodeep.architecture import NETWORK_OF_LAYERS, Architecture
 from federation.iodeep.codec import Chunks, describe_weights
+from federation.iodeep.labels import Line
 from federation.iodeep.manifest import Lineage, OutputLabel, VersionManifest
+from federation.iodeep.original import Original
 from federation.iodeep.weights import Tensor
-from federation.networks import build_network, check_tensors, check_volume, tensors_of
+from federation.networks import (
+    build_network,
+    check_tensors,
+    check_volume,
+    named_as,
+    tensors_of,
+)
+from federation.networks.checkpoint import read_checkpoint
+from federation.networks.layers import readings
 
 
 def fresh_version(
@@ -18,7 +32,8 @@ def fresh_version(
     take volumes of the preprocessing's size, or is not the one that the tensors belong to.
     """
     model = experiment.model
-    check_volume(model.architecture, model.preprocessing.size)
+    if model.preprocessing is not None:
+        check_volume(model.architecture, model.preprocessing.size)
     if tensors is None:
         tensors = tensors_of(build_network(model.architecture, seed=experiment.seed))
     else:
@@ -30,8 +45,62 @@ def fresh_version(
         round=0,
         architecture=model.architecture,
         preprocessing=model.preprocessing,
-        outputs=tuple(OutputLabel.named(n, name) for n, name in sorted(model.labels.items())),
+        outputs=_outputs(model.labels),
         lineage=Lineage(config_digest=experiment.digest),
         weights=weights,
     )
     return manifest, parts
+
+
+def adopted_version(
+    original: Original, line: Line, branch: str, labels: Mapping[int, str], scratch: Path
+) -> tuple[VersionManifest, list[Chunks]]:
+    """Round 0 of a branch: the network and weights of an object of the original IODeep.
+
+    Where its document leaves a reading open, the first that its weights fit is taken. The digest of
+    the configuration is that of the file. ``scratch`` must stay while the parts are used. Raises
+    :class:`~federation.errors.CodecError` where the weights are no whole state dict,
+    :class:`~federation.errors.ModelError` where the layers cannot be built, or are not theirs.
+    """
+    checkpoint = scratch / "original.pt"
+    original.copy_weights(checkpoint)
+    tensors = read_checkpoint(checkpoint, scratch)
+    checkpoint.unlink()
+    architecture, tensors = _fitting(_readings(original), tensors)
+    weights, parts = describe_weights(tensors)
+    with original.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = VersionManifest(
+        line=line,
+        branch=branch,
+        round=0,
+        architecture=architecture,
+        preprocessing=None,
+        outputs=_outputs(labels),
+        lineage=Lineage(config_digest=digest),
+        weights=weights,
+    )
+    return manifest, parts
+
+
+def _readings(original: Original) -> Iterable[Architecture]:
+    for document in readings(original.document):
+        yield Architecture(network=NETWORK_OF_LAYERS, arguments=document)
+
+
+def _fitting(
+    architectures: Iterable[Architecture], tensors: Mapping[str, Tensor]
+) -> tuple[Architecture, dict[str, Tensor]]:
+    """The first architecture that the tensors fit; the first's fault where none does."""
+    fault: ModelError | None = None
+    for architecture in architectures:
+        try:
+            return architecture, named_as(architecture, tensors)
+        except ModelError as error:
+            fault = fault or error
+    assert fault is not None
+    raise fault
+
+
+def _outputs(labels: Mapping[int, str]) -> tuple[OutputLabel, ...]:
+    return tuple(OutputLabel.named(number, name) for number, name in sorted(labels.items()))

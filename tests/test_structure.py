@@ -154,6 +154,9 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 
 def _commands(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     assert getattr(command, "help", None), f"{' '.join(words)} has no help"
+    for parameter in getattr(command, "params", ()):
+        if parameter.name != "help":
+            assert getattr(parameter, "help", None), f"{parameter.name} of {words} has no help"
     inner = getattr(command, "commands", None)
     if inner is None:
         yield words

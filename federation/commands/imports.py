@@ -1,5 +1,6 @@
-"""`iodeep import`: labelled images from elsewhere into an archive, as DICOM."""
+"""`iodeep import`: labelled images and models from elsewhere into an archive, as DICOM."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,8 +9,13 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from federation.commands.output import print_json
+from federation.commands.arguments import Json, Pacs
+from federation.commands.output import print_json, print_table
 from federation.errors import ConfigError
+from federation.iodeep.labels import Line
+from federation.iodeep.signature import SigningKey
+from federation.pacs import open_gateway
+from federation.registry import Registry
 
 if TYPE_CHECKING:
     from federation.samples import Case, Quarantined, Stored
@@ -18,15 +24,11 @@ if TYPE_CHECKING:
 def register(cli: typer.Typer) -> None:
     """Add the group ``import``."""
     group = typer.Typer(
-        name="import", help="Store labelled images in an archive, as DICOM.", no_args_is_help=True
+        name="import", help="Store what comes from elsewhere in an archive.", no_args_is_help=True
     )
-    group.callback()(_group)
     group.command("msd")(import_msd)
+    group.command("original")(import_original)
     cli.add_typer(group)
-
-
-def _group() -> None:
-    """Keeps ``msd`` a command of its group while it is the only one."""
 
 
 def import_msd(
@@ -44,7 +46,6 @@ def import_msd(
 ) -> None:
     """Store cases of the Medical Segmentation Decathlon as MR series with their SEG."""
     # Imported here: every start of the command line registers this group.
-    from federation.pacs import open_gateway
     from federation.samples import Quarantined, Stored, import_cases, read_manifest
 
     cases = _cases_of(read_manifest(folder), site or [])
@@ -67,6 +68,57 @@ def import_msd(
         typer.echo(_as_text(stored, quarantined))
     if not stored:
         raise typer.Exit(1)
+
+
+def import_original(
+    file: Annotated[Path, typer.Argument(help="An object as the original IODeep code writes it.")],
+    pacs: Pacs,
+    line: Annotated[
+        str | None,
+        typer.Option(help="The line; without it, by the object's modality, body part and name."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="What an output means: '1=tumor'; may be given more than once."),
+    ] = None,
+    branch: Annotated[str, typer.Option(help="The branch to open.")] = "original",
+    key: Annotated[Path | None, typer.Option(help="The private key that signs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Store a network of the original IODeep (Contino et al. 2024) as round 0 of a branch.
+
+    Its weights are a pickle: they are read in a limited process, where nothing of it runs.
+    """
+    from federation.fresh import adopted_version  # torch is slow to import
+    from federation.iodeep.original import read_original
+
+    signer = SigningKey.read(key) if key else None
+    labels = dict(map(_label, label or []))
+    found = read_original(file)
+    parsed = Line.parse(line) if line else found.line
+    with tempfile.TemporaryDirectory(prefix="iodeep-") as scratch:
+        manifest, parts = adopted_version(found, parsed, branch, labels, Path(scratch))
+        with open_gateway(pacs) as gateway:
+            published = Registry(gateway, signer=signer).publish(manifest, parts)
+    facts = {
+        "line": str(manifest.line),
+        "branch": branch,
+        "version": manifest.uid,
+        "weights_digest": manifest.weights.digest,
+        "parameters": manifest.weights.parameters,
+        "instances_stored": published.stored,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_table("", [{"": name, "value": value} for name, value in facts.items()])
+
+
+def _label(text: str) -> tuple[int, str]:
+    number, equals, name = text.partition("=")
+    if not equals or not number.isascii() or not number.isdigit() or int(number) < 1:
+        raise ConfigError(f"--label {text!r:.80} is not NUMBER=NAME, such as 1=tumor")
+    return int(number), name.strip()
 
 
 def _cases_of(cases: "Sequence[Case]", sites: Sequence[str]) -> "list[Case]":

@@ -15,7 +15,10 @@ from federation.commands.arguments import (
     newest_branch,
     trust_of,
 )
-from federation.commands.output import print_json, print_table
+from federation.commands.diff import diff
+from federation.commands.export import export
+from federation.commands.graph import print_graph
+from federation.commands.output import print_json, print_table, short
 from federation.commands.release import promote, released, rollback
 from federation.config import read_experiment
 from federation.errors import RegistryError
@@ -29,7 +32,18 @@ from federation.registry import Registry
 def register(cli: typer.Typer) -> None:
     """Add the group ``model``."""
     group = typer.Typer(help="Models in an archive.", no_args_is_help=True)
-    for command in (pack, list_lines, show, history, verify, promote, rollback, released):
+    for command in (
+        pack,
+        list_lines,
+        show,
+        history,
+        diff,
+        verify,
+        promote,
+        rollback,
+        released,
+        export,
+    ):
         group.command(command.__name__.removesuffix("_lines"))(command)
     cli.add_typer(group, name="model")
 
@@ -108,12 +122,26 @@ def show(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json
 
 
 def history(
-    line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json = False
+    line: LineArgument,
+    pacs: Pacs,
+    branch: BranchOption = None,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="All branches and releases of the line, as a graph.")
+    ] = False,
+    signer: Signers = None,
+    json: Json = False,
 ) -> None:
     """Rounds of a branch: parents, digests, Dice. Reads manifests only, never weights."""
+    if graph and branch:
+        raise typer.BadParameter("--graph shows all branches; leave out --branch")
+    if signer and not graph:
+        raise typer.BadParameter("--signer says whose releases count: give it with --graph")
     with open_gateway(pacs) as gateway:
-        registry = Registry(gateway)
+        registry = Registry(gateway, trust=trust_of(signer))
         parsed = Line.parse(line)
+        if graph:
+            print_graph(registry, parsed, json=json)
+            return
         name = branch or newest_branch(registry, parsed)
         versions = registry.versions(parsed, name)
         evaluations = registry.evaluations(parsed, name)
@@ -129,8 +157,8 @@ def history(
         [
             {
                 "round": row["round"],
-                "version": _short(row["version"]),
-                "parent": _short(row["parent"]),
+                "version": short(row["version"]),
+                "parent": short(row["parent"]),
                 "weights": row["weights_digest"][:12],
                 "sites": row["sites"],
                 "validation Dice": row.get("validation_dice_mean"),
@@ -197,7 +225,3 @@ def _described(version: VersionManifest) -> dict[str, Any]:
         "parameters": version.weights.parameters,
         "sites": len(version.lineage.receipts),
     }
-
-
-def _short(identifier: str | None) -> str:
-    return f"…{identifier[-8:]}" if identifier else "-"

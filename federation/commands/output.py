@@ -26,7 +26,7 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
         console = Console(width=10_000)
     table = Table(title=title or None, box=None, header_style="bold", title_justify="left")
     for number, key in enumerate(rows[0] if rows else ()):
-        table.add_column(Text(key), overflow="fold", no_wrap=number == 0)
+        table.add_column(Text(_visible(key)), overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row.values()))
     console.print(table)
@@ -41,4 +41,14 @@ def _cell(value: Any) -> str:
         case float():
             return f"{value:.4f}"
         case _:
-            return str(value)
+            return _visible(str(value))
+
+
+def short(identifier: str | None) -> str:
+    """The end of a UID, enough to tell a few apart by."""
+    return f"…{identifier[-8:]}" if identifier else "-"
+
+
+def _visible(text: str) -> str:
+    """What comes out of an archive must not steer the terminal: ESC becomes \\x1b."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

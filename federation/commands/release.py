@@ -14,11 +14,11 @@ from federation.commands.arguments import (
     Signers,
     newest_branch,
     trust_of,
+    version_of,
 )
 from federation.commands.output import print_json, print_table
-from federation.errors import RegistryError
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import ReleaseManifest, VersionManifest
+from federation.iodeep.manifest import ReleaseManifest
 from federation.iodeep.signature import SigningKey
 from federation.pacs import open_gateway
 from federation.registry import Registry
@@ -42,7 +42,7 @@ def promote(
     with open_gateway(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer, own.public), signer=own)
         parsed = Line.parse(line)
-        version = _version(registry, parsed, branch or newest_branch(registry, parsed), round)
+        version = version_of(registry, parsed, branch or newest_branch(registry, parsed), round)
         release = releases.promote(registry, version, reason)
     _say(release, json=json)
 
@@ -88,18 +88,6 @@ def released(line: LineArgument, pacs: Pacs, signer: Signers = None, json: Json 
     print_table(f"{line}: {version.uid} (branch {version.branch}, round {version.round})", rows)
     if refused:
         print_table("documents that do not count", refused)
-
-
-def _version(registry: Registry, line: Line, branch: str, round: int | None) -> VersionManifest:
-    if round is None:
-        return registry.latest(line, branch)
-    versions = registry.versions(line, branch, round)
-    if not versions:
-        raise RegistryError(
-            f"line {line} has no complete version of round {round} on branch {branch!r}; "
-            "`iodeep model history` shows what there is"
-        )
-    return versions[-1]
 
 
 def _row(release: ReleaseManifest, *, counts: bool) -> dict[str, Any]:

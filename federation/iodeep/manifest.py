@@ -158,12 +158,16 @@ class WeightsManifest(Manifest):
 
 
 class VersionManifest(WeightsManifest):
-    """A VERSION: a network with its weights, after a round."""
+    """A VERSION: a network with its weights, after a round.
+
+    preprocessing: None where the network came without one, as the original authors' do: it can be
+                   looked at and exported, and no site trains it
+    """
 
     kind: Literal["VERSION"] = "VERSION"
     task: Literal["segmentation"] = "segmentation"
     architecture: Architecture
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     outputs: tuple[OutputLabel, ...]
     lineage: Lineage
 

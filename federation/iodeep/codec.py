@@ -15,8 +15,13 @@ from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import read_file_meta_info
 from pydicom.tag import Tag
-from pydicom.uid import KeyObjectSelectionDocumentStorage, RawDataStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    RawDataStorage,
+)
 
 from federation.errors import CodecError, DigestError, IODeepError
 from federation.iodeep.header import (
@@ -281,6 +286,9 @@ def _part_of(ds: Dataset, path: Path, manifest: AnyManifest) -> tuple[int, FileR
 
 def _read_header(path: Path) -> Dataset:
     """All elements but large values, which are left in the file."""
+    # pydicom would inflate such a file whole into memory, however large it becomes.
+    if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise CodecError(f"{path.name} is deflated, which no IODeep object is")
     ds = dcmread(path, defer_size=_DEFER_BYTES)
     if ds.get("SOPClassUID") not in (RawDataStorage, KeyObjectSelectionDocumentStorage):
         raise CodecError(

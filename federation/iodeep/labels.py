@@ -52,10 +52,10 @@ class Line(Value):
     spaces, so that ``IODEEP.MR.5366008.*`` works as a C-FIND key on every PACS tried.
     """
 
-    modality: str
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
     region: Concept
     disease: Concept | None = None
-    slug: str
+    slug: Annotated[str, Field(pattern=rf"^{_SLUG.pattern}$")]
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -22,7 +22,9 @@ from federation.values import Value
 SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 2**20
 MAX_PARTS = 9998
+MAX_NUMBER = 2**31 - 1  # of a series: Integer String (PS3.5 Section 6.2)
 
+_SHOWN = 5  # problems of a manifest
 _NAMESPACE = uuid.UUID("77e4b7c2-9879-4677-b1da-2ebbfc3c6156")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -107,12 +109,18 @@ class Manifest(Value):
     kind: str
     line: Line
     branch: Branch
-    round: NonNegativeInt
+    round: Annotated[NonNegativeInt, Field(le=MAX_NUMBER)]
 
     @cached_property
     def canonical(self) -> bytes:
-        """The canonical JSON (RFC 8785), ASCII."""
-        text = rfc8785.dumps(self.model_dump(mode="json"))
+        """The canonical JSON (RFC 8785), ASCII.
+
+        Raises :class:`ConfigError` where there is none.
+        """
+        try:
+            text = rfc8785.dumps(self.model_dump(mode="json"))
+        except (rfc8785.CanonicalizationError, RecursionError) as error:
+            raise ConfigError(f"a manifest has no canonical form (RFC 8785): {error}") from error
         if not text.isascii():
             raise ConfigError(
                 f"a manifest of line {self.line} holds characters that are not ASCII; "
@@ -229,7 +237,7 @@ class ReleaseManifest(Manifest):
     kind: Literal["RELEASE"] = "RELEASE"
     of: Reference
     series: Uid
-    number: PositiveInt
+    number: Annotated[PositiveInt, Field(le=MAX_NUMBER)]
     action: Literal["promote", "rollback"]
     previous: Reference | None = None
     reason: Sentence | None = None
@@ -270,8 +278,13 @@ def parse_manifest(text: bytes) -> AnyManifest:
         manifest = kind.model_validate(document)
     except ValidationError as error:
         where = {".".join(str(step) for step in problem["loc"]) for problem in error.errors()}
-        raise CodecError(f"a {kind.__name__} is invalid at: {', '.join(sorted(where))}") from error
-    if manifest.canonical != text:
+        shown = ", ".join(ascii(each)[1:81] for each in sorted(where)[:_SHOWN])
+        raise CodecError(f"a {kind.__name__} is invalid at: {shown}") from error
+    try:
+        canonical = manifest.canonical
+    except ConfigError as error:
+        raise CodecError(str(error)) from error
+    if canonical != text:
         raise CodecError("a manifest is not in canonical form (RFC 8785), so its digest is void")
     return manifest
 

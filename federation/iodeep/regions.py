@@ -29,8 +29,11 @@ def body_part(concept: Concept) -> str | None:
 
 
 def may_be_paired(term: str) -> bool:
-    """Whether a term of Body Part Examined asks for Laterality (PS3.3 C.7.3.1): not sure to have
-    no side."""
+    """Whether a term of Body Part Examined asks for Laterality (PS3.3 Section C.7.3.1).
+
+    Empty it means unknown, so it is there for the few terms without a side that validators take for
+    paired ones.
+    """
     return term not in _UNPAIRED
 
 
@@ -227,6 +230,12 @@ _UNPAIRED = frozenset(
         "RECTUM",
         "VAGINA",
         "PENIS",
+        "SELLA",
+        "NASOPHARYNX",
+        "LUNG",
+        "ASCAORTA",
+        "BILEDUCT",
+        "LARGEINTESTINE",
     }
 )
 

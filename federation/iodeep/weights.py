@@ -39,6 +39,7 @@ FLOATING = frozenset({"F16", "BF16", "F32", "F64"})
 PART_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_DIMENSIONS = 8
+MAX_SIZE = 2**63 - 1  # of a dimension, as in numpy and torch; a longer number may not even print
 
 _ALIGNMENT = 8
 _CHUNK_BYTES = 2**20
@@ -155,7 +156,7 @@ def tensor_bytes(dtype: str, shape: Sequence[int]) -> int:
     """How many bytes a tensor takes. Raises :class:`CodecError` for what cannot be one."""
     if dtype not in ITEM_BYTES:
         raise CodecError(f"unknown dtype {dtype!r:.40}; expected one of {', '.join(ITEM_BYTES)}")
-    if len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
+    if len(shape) > MAX_DIMENSIONS or not all(0 <= size <= MAX_SIZE for size in shape):
         raise CodecError(f"{list(shape)!r:.80} is no shape of at most {MAX_DIMENSIONS} dimensions")
     return math.prod(shape) * ITEM_BYTES[dtype]
 
@@ -280,7 +281,8 @@ def _split_header(part: Bytes) -> tuple[dict[str, Any], Bytes]:
             f"and {MAX_HEADER_BYTES} are allowed"
         )
     try:
-        header = json.loads(_read(part[8 : 8 + length]), object_pairs_hook=_unique)
+        # Decoded here, as json.loads would guess UTF-16 too, which safetensors is not.
+        header = json.loads(_read(part[8 : 8 + length]).decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise CodecError("the safetensors header is no JSON object with unique names") from error
     if not isinstance(header, dict):
@@ -294,9 +296,11 @@ def _read(part: Bytes) -> bytes:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError where a name occurs twice, or is half a character by its escapes."""
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         raise ValueError("a name occurs twice")
+    "".join(mapping).encode()
     return mapping
 
 

@@ -12,8 +12,8 @@ from pydicom.uid import ImplicitVRLittleEndian
 from federation.errors import CodecError, DigestError
 from federation.iodeep.codec import read_manifest, read_record, write_record
 from federation.iodeep.header import Stamp
-from federation.iodeep.manifest import parse_manifest
-from tests.federation.iodeep.records import evaluation, tensors, version
+from federation.iodeep.manifest import StateManifest, parse_manifest
+from tests.federation.iodeep.records import LINE, evaluation, tensors, version
 from tests.peers import peer
 
 STAMP = Stamp(
@@ -89,13 +89,16 @@ def test_an_archive_that_adds_attributes_changes_nothing(tmp_path: Path) -> None
     read_record(paths).verify()
 
 
-def test_dciodvfy_finds_no_error_in_manifest_part_and_evaluation(tmp_path: Path) -> None:
+def test_dciodvfy_finds_no_error_in_any_record(tmp_path: Path) -> None:
     manifest, parts = version(round=1)
     child, _ = version(round=2, parent=manifest.reference)
     files = write_record(tmp_path, manifest, parts, STAMP)
-    for folder, other in (("child", child), ("evaluation", evaluation(manifest))):
+    state = StateManifest(
+        line=LINE, branch="main", round=1, of=manifest.reference, by="A", weights=manifest.weights
+    )
+    for folder, other in (("child", child), ("evaluation", evaluation(manifest)), ("state", state)):
         (tmp_path / folder).mkdir()
-        weights = version(round=2)[1] if folder == "child" else []
+        weights = [] if folder == "evaluation" else version(round=2)[1]
         files += write_record(tmp_path / folder, other, weights, STAMP)
     for path in files:
         said = subprocess.run(

@@ -1,13 +1,18 @@
 """Regions: terms of Body Part Examined, and what is part of what."""
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from federation.iodeep.labels import Concept, find_concept
+from federation.iodeep.header import Stamp, instance_header
+from federation.iodeep.labels import Concept, Line, find_concept
 from federation.iodeep.regions import REGIONS, ancestors, body_part, is_part_of
+from tests.federation.iodeep.records import version
+from tests.peers import peer
 
 
 def concept(code: str) -> Concept:
@@ -35,6 +40,21 @@ def test_all_is_part_of_the_body_without_cycles() -> None:
         above = [code, *ancestors(concept(code))]
         assert len(set(above)) == len(above)
         assert above[-1] == "38266002"
+
+
+def test_dciodvfy_finds_no_error_whatever_the_region(tmp_path: Path) -> None:
+    """Whether Laterality may be there depends on the term."""
+    manifest, _ = version()
+    path = tmp_path / "a.dcm"
+    for code in (code for code, region in REGIONS.items() if region.term):
+        line = Line(modality="MR", region=concept(code), slug="a")
+        of = manifest.model_copy(update={"line": line})
+        instance_header(of, 1, 2, Stamp.now()).save_as(path, enforce_file_format=True)
+        said = subprocess.run(
+            [peer("dciodvfy"), str(path)], capture_output=True, text=True, check=False
+        ).stderr
+        assert "RawData" in said
+        assert not re.search("^Error", said, re.MULTILINE), (code, said)
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def iodeep(*words: object) -> Result:
     return CliRunner().invoke(build(), [str(word) for word in words])
 
 
-def original(path: Path, document: dict[str, Any], state: Any) -> Path:
+def original(path: Path, document: dict[str, Any], state: Any, name: str = "unet") -> Path:
     torch.save(state, path.with_suffix(".pt"))
     write_original(
-        path, document=document, weights=path.with_suffix(".pt").read_bytes(), name="unet",
+        path, document=document, weights=path.with_suffix(".pt").read_bytes(), name=name,
         modality="MR", body_part="HEAD", uid="2.25.8",
     )  # fmt: skip
     return path

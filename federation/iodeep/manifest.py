@@ -119,7 +119,7 @@ class Manifest(Value):
         """
         try:
             text = rfc8785.dumps(self.model_dump(mode="json"))
-        except (rfc8785.CanonicalizationError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # what rfc8785 and its encoding raise
             raise ConfigError(f"a manifest has no canonical form (RFC 8785): {error}") from error
         if not text.isascii():
             raise ConfigError(
@@ -278,7 +278,7 @@ def parse_manifest(text: bytes) -> AnyManifest:
         manifest = kind.model_validate(document)
     except ValidationError as error:
         where = {".".join(str(step) for step in problem["loc"]) for problem in error.errors()}
-        shown = ", ".join(ascii(each)[1:81] for each in sorted(where)[:_SHOWN])
+        shown = ", ".join(ascii(each)[1:-1][:80] for each in sorted(where)[:_SHOWN])
         raise CodecError(f"a {kind.__name__} is invalid at: {shown}") from error
     try:
         canonical = manifest.canonical

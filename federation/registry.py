@@ -70,7 +70,10 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """The outcome of verifying one series: ``problem`` is None where all is well."""
+    """The outcome of verifying one series: ``problem`` is None where all is well.
+
+    Where something is wrong, ``round`` is the Series Number, and ``kind`` what the manifest says.
+    """
 
     branch: str
     round: int
@@ -83,6 +86,9 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 UNFINISHED = "unfinished"
 """The kind of what is no record, as its manifest never came."""
+
+UNREADABLE = "record"
+"""The kind of a record whose manifest cannot be read, so that nobody can say."""
 
 
 class Registry:
@@ -351,14 +357,19 @@ class Registry:
                 )
                 continue
             shown = self._manifest_uid(study, uid) or uid
+            kind = UNREADABLE
             try:
-                manifest = self._read_whole(study, uid)
+                with self._record(study, uid) as record:
+                    manifest = record.manifest
+                    kind = manifest.kind
+                    record.verify()
+                    self._believe(manifest, record.signature)
             except (CodecError, PacsError) as error:
                 known[shown] = None
                 yield Checked(
                     branch=branch,
                     round=_number(series),
-                    kind="record",
+                    kind=kind,
                     uid=shown,
                     problem=str(error),
                 )
@@ -371,12 +382,10 @@ class Registry:
         for record in later:
             yield _checked(record, line, branch, known)
 
-    def _read_whole(self, study: str, series: str) -> AnyManifest:
+    @contextmanager
+    def _record(self, study: str, series: str) -> Iterator[Record]:
         with self._folder() as folder:
-            record = read_record(self._gateway.fetch(folder, study=study, series=series))
-            record.verify()
-            self._believe(record.manifest, record.signature)
-            return record.manifest
+            yield read_record(self._gateway.fetch(folder, study=study, series=series))
 
     # --- the archive ----------------------------------------------------------------------
 

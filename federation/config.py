@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import rfc8785
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     JsonValue,
@@ -26,6 +27,7 @@ from pydantic import (
 from federation.errors import ConfigError
 from federation.iodeep.architecture import NETWORK_OF_LAYERS, Architecture, Preprocessing
 from federation.iodeep.labels import Line
+from federation.iodeep.manifest import Text
 from federation.values import Value
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -39,11 +41,21 @@ POOLED = "pooled"  # the site of a centralised experiment
 # --- an experiment: what to train, with whom, how ---------------------------------------
 
 
+def _without_gaps(labels: dict[int, str]) -> dict[int, str]:
+    if sorted(labels) != list(range(1, len(labels) + 1)):
+        raise ValueError("labels are numbered 1, 2, 3 … without gaps")
+    return labels
+
+
+Labels = Annotated[dict[PositiveInt, Text], AfterValidator(_without_gaps)]
+"""What a network's outputs mean: ASCII, 1 to 64 characters each."""
+
+
 class ModelTable(Value):
     """``[model]``: the line, what its outputs mean, the network and what it takes."""
 
     line: str
-    labels: dict[PositiveInt, str]
+    labels: Labels
     architecture: Architecture
     preprocessing: Preprocessing | None = None
 
@@ -61,8 +73,6 @@ class ModelTable(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         Line.parse(self.line)
-        if sorted(self.labels) != list(range(1, len(self.labels) + 1)):
-            raise ValueError("labels are numbered 1, 2, 3 … without gaps")
         if self.preprocessing is None and self.architecture.network != NETWORK_OF_LAYERS:
             raise ValueError("[model.preprocessing] is missing: how volumes become the input")
         return self

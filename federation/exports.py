@@ -9,7 +9,7 @@ from federation.errors import ConfigError, ModelError
 from federation.iodeep.architecture import NETWORK_OF_LAYERS
 from federation.iodeep.codec import Record
 from federation.iodeep.manifest import uid_of
-from federation.iodeep.original import write_original
+from federation.iodeep.original import MAX_WEIGHTS_BYTES, write_original
 from federation.iodeep.regions import body_part
 from federation.iodeep.weights import part_chunks
 
@@ -38,12 +38,14 @@ def export_original(record: Record, target: Path) -> None:
 
     from federation.networks import build_network, load_tensors
 
-    version = record.version
+    version, stamp = record.version, record.stamp
     if version.architecture.network != NETWORK_OF_LAYERS:
         raise ModelError(
             f"network {version.architecture.network} cannot be written in the original authors' "
             f"layer JSON; only {NETWORK_OF_LAYERS} can. Export the weights alone instead"
         )
+    if sum(part.bytes for part in version.weights.parts) > MAX_WEIGHTS_BYTES // 4 * 3:
+        raise ModelError("the weights are more than one element of the original's form can hold")
     network = build_network(version.architecture)
     load_tensors(network, record.tensors())
     saved = io.BytesIO()
@@ -58,6 +60,7 @@ def export_original(record: Record, target: Path) -> None:
             modality=version.line.modality,
             body_part=body_part(version.line.region) or "",
             uid=uid_of(f"{version.canonical.decode()}#original"),
+            study=(stamp.study_date, stamp.study_time),
         )
 
     _write_whole(target, write)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from federation.config import Experiment
@@ -21,6 +22,18 @@ from federation.networks import (
 )
 from federation.networks.checkpoint import read_checkpoint
 from federation.networks.layers import readings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adopted:
+    """A version out of an original object.
+
+    renamed: whether its tensors had other names, and were taken in their order
+    """
+
+    manifest: VersionManifest
+    parts: list[Chunks]
+    renamed: bool
 
 
 def fresh_version(
@@ -54,7 +67,7 @@ def fresh_version(
 
 def adopted_version(
     original: Original, line: Line, branch: str, labels: Mapping[int, str], scratch: Path
-) -> tuple[VersionManifest, list[Chunks]]:
+) -> Adopted:
     """Round 0 of a branch: the network and weights of an object of the original IODeep.
 
     Where its document leaves a reading open, the first that its weights fit is taken. The digest of
@@ -62,12 +75,12 @@ def adopted_version(
     :class:`~federation.errors.CodecError` where the weights are no whole state dict,
     :class:`~federation.errors.ModelError` where the layers cannot be built, or are not theirs.
     """
-    checkpoint = scratch / "original.pt"
+    checkpoint = scratch / original.path.name
     original.copy_weights(checkpoint)
     tensors = read_checkpoint(checkpoint, scratch)
     checkpoint.unlink()
-    architecture, tensors = _fitting(_readings(original), tensors)
-    weights, parts = describe_weights(tensors)
+    architecture, named = _fitting(_readings(original), tensors)
+    weights, parts = describe_weights(named)
     with original.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     manifest = VersionManifest(
@@ -80,7 +93,7 @@ def adopted_version(
         lineage=Lineage(config_digest=digest),
         weights=weights,
     )
-    return manifest, parts
+    return Adopted(manifest=manifest, parts=parts, renamed=named.keys() != tensors.keys())
 
 
 def _readings(original: Original) -> Iterable[Architecture]:

@@ -9,6 +9,7 @@ import typer
 from federation.commands.output import print_json, print_table
 from federation.config import Experiment, read_experiment
 from federation.errors import ConfigError, IODeepError
+from federation.iodeep.architecture import NETWORK_OF_LAYERS
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value …, over the document's: rounds=5")
@@ -99,6 +100,11 @@ def run_simulation(
     """Simulate an experiment, and print what came out of it on stdout."""
     from federation.registry import new_branch
 
+    if experiment.model.architecture.network == NETWORK_OF_LAYERS:
+        raise ConfigError(
+            f"a federation trains networks that take volumes, and {NETWORK_OF_LAYERS} takes none; "
+            "choose one of MONAI's. It can be stored: iodeep model pack"
+        )
     branch = new_branch(experiment.name)
     folder = out or Path("runs") / branch
     if experiment.strategy.name != "local":

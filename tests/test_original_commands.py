@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from federation.cli import build
-from federation.errors import CodecError, ModelError
+from federation.errors import CodecError, ConfigError, ModelError
 from federation.iodeep.architecture import Architecture
 from federation.iodeep.original import write_original
 from federation.networks import build_network
@@ -44,7 +44,7 @@ def original(path: Path, document: dict[str, Any], state: Any, name: str = "unet
     torch.save(state, path.with_suffix(".pt"))
     write_original(
         path, document=document, weights=path.with_suffix(".pt").read_bytes(), name=name,
-        modality="MR", body_part="HEAD", uid="2.25.8",
+        modality="MR", body_part="HEAD", uid="2.25.8", study=("20250101", "120000"),
     )  # fmt: skip
     return path
 
@@ -106,6 +106,43 @@ def test_states_of_other_software_find_their_places(tmp_path, pacs, extra, renam
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        ["net.2.weight", "net.2.bias", "net.0.weight", "net.0.bias"],
+        ["conv10.weight", "conv10.bias", "conv2.weight", "conv2.bias"],
+    ],
+)
+def test_an_order_that_the_names_contradict_is_not_followed(tmp_path, pacs, names):
+    layers = document(
+        ["cnn2d", "cnn2d"], {"input_shape0": 8, "input_shape1": 8, "input_shape2": 4},
+        convolutional={"cn1": 4, "cn2": 4}, kernel={"kernel1": 3, "kernel2": 3},
+    ).arguments  # fmt: skip
+    shapes = [(4, 4, 3, 3), (4,)] * 2
+    state = {name: torch.zeros(shape) for name, shape in zip(names, shapes, strict=True)}
+    done = iodeep("import", "original", original(tmp_path / "a.dcm", layers, state), pacs)
+    assert isinstance(done.exception, ModelError)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--label", "1="], 1),
+        (["--label", "1=é"], 1),
+        (["--label", "9" * 5000 + "=x"], 1),
+        (["--label", "2=x"], 1),
+        (["--label", "1=x", "--label", "1=y"], 1),
+        (["--branch", "é b"], 2),
+        (["--branch", ""], 2),
+        (["--line", "MR/nowhere/-/x"], 1),
+    ],
+)
+def test_wrong_words_are_one_clear_sentence(tmp_path, pacs, words, code):
+    path = original(tmp_path / "a.dcm", SMALL_UNET, {"0.weight": torch.zeros(1)})
+    done = iodeep("import", "original", path, pacs, *words)
+    assert (code == 2 and done.exit_code == 2) or isinstance(done.exception, ConfigError)
+
+
+@pytest.mark.parametrize(
     ("state", "error", "message"),
     [
         ({"0.weight": torch.zeros(1)}, ModelError, "do not fit the network"),
@@ -161,3 +198,6 @@ def test_a_document_of_layers_is_packed_untrained(tmp_path: Path, pacs: str) -> 
     done = iodeep("model", "pack", config, pacs)
     assert done.exit_code == 0, done.exception
     assert "40 parameters" in done.stdout
+    refused = iodeep("run", config, "data=phantom", "--out", tmp_path / "run")
+    assert "takes none" in str(refused.exception)
+    assert not (tmp_path / "run").exists()

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from federation.errors import ConfigError, RegistryError
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import VersionManifest
+from federation.iodeep.manifest import Branch, VersionManifest
 from federation.iodeep.signature import PublicKey
 from federation.registry import Registry
 from federation.trust import Rule, TrustList
@@ -19,6 +20,9 @@ LineArgument = Annotated[str, typer.Argument(help="The line, such as MR/hippocam
 BranchOption = Annotated[
     str | None, typer.Option(help="The branch; without it, the only one or the newest.")
 ]
+NewBranch = Annotated[
+    str, typer.Option(help="The branch to open.", callback=lambda name: _branch(name))
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Signers = Annotated[
     list[Path] | None,
@@ -26,6 +30,15 @@ Signers = Annotated[
         "--signer", help="A public key; with it, only what one of these signed is believed."
     ),
 ]
+
+
+def _branch(name: str) -> str:
+    try:
+        return TypeAdapter(Branch).validate_python(name)
+    except ValidationError:
+        raise typer.BadParameter(
+            f"{name!r:.40} is no branch: 1 to 16 letters, digits, inner hyphens and underscores"
+        ) from None
 
 
 def trust_of(signers: Sequence[Path] | None, *own: PublicKey) -> TrustList | None:

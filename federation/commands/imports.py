@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from federation.commands.arguments import Json, Pacs
+from federation.commands.arguments import Json, NewBranch, Pacs
 from federation.commands.output import print_json, print_table
+from federation.config import Labels
 from federation.errors import ConfigError
 from federation.iodeep.labels import Line
 from federation.iodeep.signature import SigningKey
@@ -81,7 +83,7 @@ def import_original(
         list[str] | None,
         typer.Option(help="What an output means: '1=tumor'; may be given more than once."),
     ] = None,
-    branch: Annotated[str, typer.Option(help="The branch to open.")] = "original",
+    branch: NewBranch = "original",
     key: Annotated[Path | None, typer.Option(help="The private key that signs.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -93,19 +95,21 @@ def import_original(
     from federation.iodeep.original import read_original
 
     signer = SigningKey.read(key) if key else None
-    labels = dict(map(_label, label or []))
+    labels = _labels(label or [])
     found = read_original(file)
     parsed = Line.parse(line) if line else found.line
     with tempfile.TemporaryDirectory(prefix="iodeep-") as scratch:
-        manifest, parts = adopted_version(found, parsed, branch, labels, Path(scratch))
+        adopted = adopted_version(found, parsed, branch, labels, Path(scratch))
+        manifest = adopted.manifest
         with open_gateway(pacs) as gateway:
-            published = Registry(gateway, signer=signer).publish(manifest, parts)
+            published = Registry(gateway, signer=signer).publish(manifest, adopted.parts)
     facts = {
         "line": str(manifest.line),
         "branch": branch,
         "version": manifest.uid,
         "weights_digest": manifest.weights.digest,
         "parameters": manifest.weights.parameters,
+        "tensors_matched": "by their order" if adopted.renamed else "by name",
         "instances_stored": published.stored,
     }
     if as_json:
@@ -114,11 +118,19 @@ def import_original(
         print_table("", [{"": name, "value": value} for name, value in facts.items()])
 
 
-def _label(text: str) -> tuple[int, str]:
-    number, equals, name = text.partition("=")
-    if not equals or not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise ConfigError(f"--label {text!r:.80} is not NUMBER=NAME, such as 1=tumor")
-    return int(number), name.strip()
+def _labels(texts: Sequence[str]) -> dict[int, str]:
+    pairs = [text.partition("=")[::2] for text in texts]
+    given = {number: name.strip() for number, name in pairs}
+    try:
+        labels: dict[int, str] = TypeAdapter(Labels).validate_python(given)
+    except ValidationError:
+        labels = {}
+    if len(labels) != len(texts):
+        raise ConfigError(
+            f"--label {', '.join(texts)!r:.200}: expected NUMBER=NAME, such as 1=tumor, numbered "
+            "1, 2, 3 … without gaps, each name of 1 to 64 ASCII characters"
+        )
+    return labels
 
 
 def _cases_of(cases: "Sequence[Case]", sites: Sequence[str]) -> "list[Case]":

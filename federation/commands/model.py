@@ -10,6 +10,7 @@ from federation.commands.arguments import (
     BranchOption,
     Json,
     LineArgument,
+    NewBranch,
     Pacs,
     Signers,
     newest_branch,
@@ -52,7 +53,7 @@ def pack(
     experiment: Annotated[Path, typer.Argument(help="An experiment's TOML document.")],
     pacs: Pacs,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …")] = None,
-    branch: Annotated[str, typer.Option(help="The branch to open.")] = "main",
+    branch: NewBranch = "main",
     weights: Annotated[
         Path | None,
         typer.Option(help="A checkpoint: .safetensors, or a state dict of torch.save."),

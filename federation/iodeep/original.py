@@ -9,9 +9,9 @@ Endian. The pickle is copied out, and never opened here.
 import base64
 import binascii
 import json
+import math
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,12 @@ from federation.iodeep.labels import MODALITIES, Concept, Line, find_concept
 from federation.iodeep.regions import REGIONS
 
 MAX_DOCUMENT_BYTES = 2**16
-MAX_WEIGHTS_BYTES = 2**32
-_MAX_NAME_BYTES = 256
-_CHUNK_BYTES = 3 * 2**20  # a multiple of four characters of base64, which are three bytes
+MAX_WEIGHTS_BYTES = 2**32 - 2
+"""Of base64: what the length of a DICOM element can say (PS3.5 Section 7.1)."""
+
+_MAX_DEPTH = 8
+_LABEL_BYTES = 64
+_CHUNK_BYTES = 3 * 2**20
 _DEFER_BYTES = 4096
 
 _ARCHITECTURE = 0x00170016
@@ -43,10 +46,12 @@ _UID = 0x00170022
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>'[ !#-&(-\[\]-~]*'|"[ !#-&(-\[\]-~]*")|(?P<word>[A-Za-z]{4,5})"""
-    r"""|(?P<plain>[{}\[\]:,]|-?[0-9]{1,12}(?:\.[0-9]{1,12})?(?![0-9.])))\s*""",
+    r"""|(?P<plain>[{}\[\]:,]|-?[0-9]{1,17}(?:\.[0-9]{1,17})?(?:e[+-]?[0-9]{1,3})?(?![0-9.])))\s*""",
     re.ASCII,
 )
 _WORDS = {"True": "true", "False": "false", "None": "null"}  # what JSON calls them
+_OPENING = ("{", "[")
+_CLOSING = ("}", "]")
 _TERMS = {region.term: code for code, region in REGIONS.items() if region.term}
 
 
@@ -92,20 +97,26 @@ class Original:
         """
         with self.path.open("rb") as source, target.open("wb") as decoded:
             source.seek(self.offset)
-            left, ended = self.length, False
+            left, rest, ended = self.length, b"", False
             while left:
                 text = source.read(min(left, _CHUNK_BYTES))
                 if not text:
                     raise CodecError("the weights of an original object are cut short")
                 left -= len(text)
-                text = text if left else text.rstrip(b" \0")
-                if text and ended:
+                text = rest + text.translate(None, b" \0\r\n")
+                whole = len(text) // 4 * 4 if left else len(text)
+                if ended and text:
                     raise CodecError(_NO_BASE64)
-                try:
-                    decoded.write(base64.b64decode(text, validate=True))
-                except binascii.Error as error:
-                    raise CodecError(_NO_BASE64) from error
-                ended = text.endswith(b"=")
+                ended = text[:whole].endswith(b"=")
+                decoded.write(_decoded(text[:whole]))
+                rest = text[whole:]
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise CodecError(_NO_BASE64) from error
 
 
 _NO_BASE64 = "the weights of an original object, (0017,0018), are no base64 text"
@@ -124,17 +135,17 @@ def read_original(path: Path) -> Original:
             f"{path.name} is no object of the original IODeep: expected an architecture in "
             "(0017,0016) and weights in (0017,0018)"
         )
-    length, offset = weights.length, weights.value_tell
-    size = 0 if _is_deflated(ds) else path.stat().st_size
+    if _is_deflated(ds):
+        raise CodecError(f"{path.name} is deflated; store it in another transfer syntax first")
+    length, offset, size = weights.length, weights.value_tell, path.stat().st_size
     if not 0 < length <= min(size - offset, MAX_WEIGHTS_BYTES):
         raise CodecError(f"{path.name}: the weights' length, {length}, does not fit the file")
-    body_part = _text(ds, 0x00180015, path, 16).upper()
-    term = _TERMS.get(body_part)
+    term = _TERMS.get(_label(ds, 0x00180015).upper())
     return Original(
         path=path,
         document=parse_document(_text(ds, _ARCHITECTURE, path, MAX_DOCUMENT_BYTES)),
-        name=_text(ds, _NAME, path, _MAX_NAME_BYTES),
-        modality=_text(ds, 0x00080060, path, 16),
+        name=_label(ds, _NAME),
+        modality=_label(ds, 0x00080060).upper(),
         region=find_concept(term) if term else None,
         offset=offset,
         length=length,
@@ -150,19 +161,25 @@ def write_original(
     modality: str,
     body_part: str,
     uid: str,
+    study: tuple[str, str],
 ) -> None:
     """Write an object in which the original's reader finds its elements.
 
     Unlike the original's, its SOP Class UID in the data set is Raw Data's, and it has a Study Date:
     so an archive takes it. ``weights`` is what ``torch.save`` made of a state dict; it is held in
-    memory, as that form demands.
+    memory, as that form demands. ``study`` is the date and time of its study, as DA and TM. Raises
+    :class:`CodecError` where it is more than an element can hold.
     """
+    if len(weights) > MAX_WEIGHTS_BYTES // 4 * 3:
+        raise CodecError(
+            f"{len(weights)} bytes of weights are more than the original's form can hold"
+        )
     shape: Any = document["input_shape"]
     channels = _channels(document)
     ds = Dataset()
     ds.SOPClassUID = RawDataStorage
     ds.SOPInstanceUID = ds.SeriesInstanceUID = ds.StudyInstanceUID = UID(uid)
-    ds.StudyDate, ds.StudyTime = datetime.now().strftime("%Y%m%d %H%M%S").split()
+    ds.StudyDate, ds.StudyTime = study
     ds.Modality = modality
     ds.PatientName = ds.PatientID = ds.PatientBirthDate = ds.PatientSex = ""
     ds.ReferringPhysicianName = ds.StudyID = ds.AccessionNumber = ""
@@ -194,7 +211,7 @@ def parse_document(text: str) -> dict[str, JsonValue]:
     Raises :class:`CodecError` for anything else, such as names, calls, escapes or long numbers.
     """
     tokens: list[str] = []
-    position = 0
+    depth = position = 0
     while position < len(text):
         found = _TOKEN.match(text, position)
         if found is None:
@@ -203,15 +220,36 @@ def parse_document(text: str) -> dict[str, JsonValue]:
                 f"numbers, brackets; something else at character {position}"
             )
         position = found.end()
-        word = found["text"]
-        tokens.append(f'"{word[1:-1]}"' if word else _WORDS.get(found["word"], found[0].strip()))
+        depth += (found["plain"] in _OPENING) - (found["plain"] in _CLOSING)
+        if depth > _MAX_DEPTH:
+            raise CodecError(
+                f"the architecture of an original object is nested deeper than {_MAX_DEPTH}"
+            )
+        _append(tokens, found)
     try:
-        document = json.loads(" ".join(tokens))
+        document = json.loads(" ".join(tokens), parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CodecError("the architecture of an original object is no dict") from error
     if not isinstance(document, dict):
         raise CodecError("the architecture of an original object is no dict")
     return document
+
+
+def _append(tokens: list[str], found: re.Match[str]) -> None:
+    """A token as JSON spells it, which has neither trailing commas nor numbers as keys."""
+    word = found["text"]
+    token = f'"{word[1:-1]}"' if word else _WORDS.get(found["word"], found[0].strip())
+    if token in _CLOSING and tokens[-1:] == [","]:
+        tokens.pop()
+    if token == ":" and tokens and tokens[-1].isdigit():
+        tokens[-1] = f'"{tokens[-1]}"'
+    tokens.append(token)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is out of range")
+    return number
 
 
 def _channels(document: dict[str, JsonValue]) -> object:
@@ -237,11 +275,9 @@ def _is_deflated(ds: Dataset) -> bool:
 
 
 def _text(ds: Dataset, tag: int, path: Path, at_most: int) -> str:
-    """An element's value as ASCII text; its VR can be anything. "" where it is absent."""
-    if tag not in ds:
-        return ""
-    element = ds.get_item(tag, keep_deferred=True)
+    """An element's value as ASCII text; its VR can be anything."""
     named = f"{path.name}: ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    element = ds.get_item(tag, keep_deferred=True)
     if not isinstance(element, RawDataElement):
         raise CodecError(f"{named} is no text")
     if element.length > at_most:
@@ -255,3 +291,10 @@ def _text(ds: Dataset, tag: int, path: Path, at_most: int) -> str:
         return bytes(value or b"").decode("ascii").strip(" \0")
     except UnicodeDecodeError as error:
         raise CodecError(f"{named} holds characters that are not ASCII") from error
+
+
+def _label(ds: Dataset, tag: int) -> str:
+    """The beginning of a label that serves to name things; "" where it is absent or no text."""
+    element = ds.get_item(tag, keep_deferred=True) if tag in ds else None
+    value = element.value if isinstance(element, RawDataElement) else None
+    return bytes(value or b"")[:_LABEL_BYTES].decode("ascii", "replace").strip(" \0")

@@ -20,6 +20,7 @@ MAX_SECONDS = 300
 _SAFETENSORS = ".safetensors"
 _EXTRA_BYTES = 2**29  # what reading may take besides the weights themselves
 _COPIES = 3  # of the weights: in the file, in memory, and one while converting
+_SHARED = 2  # times the file's size that tensors may have, as some share their memory
 _NAMES = ("state_dict", "model_state_dict", "model", "network")
 
 
@@ -39,9 +40,9 @@ def read_checkpoint(path: Path, scratch: Path) -> dict[str, Tensor]:
         return read_part(FileRange(path=path, offset=0, nbytes=size))
     converted = scratch / "checkpoint.safetensors"
     command = [sys.executable, "-P", "-m", __name__, str(path), str(converted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
-        said = done.stdout.strip() if done.returncode == 1 else ""
+        said = done.stdout.decode("ascii", "replace").strip() if done.returncode == 1 else ""
         raise CodecError(
             f"{path.name} is no checkpoint that can be read safely: "
             + (said or "reading it took more memory or time than its size allows")
@@ -55,7 +56,8 @@ def _convert(source: Path, target: Path) -> None:
     """What the process of its own does. Raises :class:`CodecError`."""
     import torch
 
-    _limit(source.stat().st_size)
+    size = source.stat().st_size
+    _limit(size)
     try:
         loaded = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever an unpickler raises on bytes from outside
@@ -63,6 +65,9 @@ def _convert(source: Path, target: Path) -> None:
     from federation.networks.state import tensor_of
 
     tensors = {name: tensor_of(name, value) for name, value in _state_dict(loaded).items()}
+    held = sum(tensor.nbytes for tensor in tensors.values())
+    if held > _SHARED * size:
+        raise CodecError(f"it has {held} bytes of tensors in a file of {size}")
     with target.open("wb") as file:
         for chunk in part_chunks(tensors):
             file.write(chunk)
@@ -92,5 +97,10 @@ if __name__ == "__main__":
     try:
         _convert(Path(sys.argv[1]), Path(sys.argv[2]))
     except (CodecError, ModelError) as error:
-        print(error)
+        print(ascii(str(error))[1:-1])
+        sys.exit(1)
+    except MemoryError:
+        sys.exit(2)
+    except Exception as error:  # whatever torch says of tensors that are none
+        print(f"its tensors cannot be converted ({type(error).__name__})")
         sys.exit(1)

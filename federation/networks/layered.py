@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from federation.errors import ModelError
-from federation.networks.layers import LayerArguments, Sizes
+from federation.networks.layers import AXES, KINDS, LayerArguments, Sizes
 
 MAX_ACTIVATIONS = 2**32
 """Values that all layers together give out for one example: 16 GiB of float32."""
@@ -99,6 +99,10 @@ def _fitted(code: str, place: _Place, sources: list[torch.Tensor]) -> torch.Tens
 
     torch's own words name its insides; they stay the error's cause.
     """
+    taken = AXES.get(code, (place.axes,))
+    if place.axes not in taken:
+        kinds = " or ".join(f"{KINDS[axes]}s" for axes in taken)
+        raise ValueError(f"it takes {kinds}, not {KINDS[place.axes]}s")
     layer = _LAYERS[code](place).eval()
     try:
         values = _joined(layer(torch.empty(place.incoming)), sources)
@@ -125,6 +129,8 @@ class Recurrent(nn.Module):
         self.layer = layer
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if values.is_meta:  # step by step, torch would take hours to say this
+            return values.new_empty((len(values), self.layer.hidden_size, values.shape[2]))
         sequence, _ = self.layer(values.transpose(1, 2))
         return torch.as_tensor(sequence).transpose(1, 2)
 
@@ -137,14 +143,6 @@ class Dense(nn.Linear):
 
 
 _CONVOLUTIONS: Mapping[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
-_NORMS: Mapping[int, type[nn.BatchNorm1d | nn.BatchNorm2d]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
-
-
-def _require(place: _Place, *axes: int) -> None:
-    names = {0: "vectors", 1: "sequences", 2: "images"}
-    if place.axes not in axes:
-        taken = " or ".join(names[axis] for axis in axes)
-        raise ValueError(f"it takes {taken}, not {names[place.axes]}")
 
 
 def _convolution(
@@ -163,29 +161,17 @@ def _convolution(
     )
 
 
-def _cnn(axes: int) -> Callable[[_Place], nn.Module]:
-    def make(place: _Place) -> nn.Module:
-        _require(place, axes)
-        outputs, kernel = place.sizes.convolved()
-        return _convolution(place, place.channels, outputs, kernel)
-
-    return make
+def _cnn(place: _Place) -> nn.Module:
+    return _convolution(place, place.channels, *place.sizes.convolved())
 
 
-def _depth_separable(axes: int) -> Callable[[_Place], nn.Module]:
-    def make(place: _Place) -> nn.Module:
-        _require(place, axes)
-        outputs, kernel = place.sizes.convolved()
-        depthwise = _convolution(
-            place, place.channels, place.channels, kernel, groups=place.channels
-        )
-        return nn.Sequential(depthwise, _CONVOLUTIONS[axes](place.channels, outputs, 1))
-
-    return make
+def _depth_separable(place: _Place) -> nn.Module:
+    outputs, kernel = place.sizes.convolved()
+    depthwise = _convolution(place, place.channels, place.channels, kernel, groups=place.channels)
+    return nn.Sequential(depthwise, _CONVOLUTIONS[place.axes](place.channels, outputs, 1))
 
 
 def _double_convolution(place: _Place) -> nn.Module:
-    _require(place, 2)
     outputs, kernel = place.sizes.convolved()
     bias = place.arguments.bias.bias
     return nn.Sequential(
@@ -198,71 +184,41 @@ def _double_convolution(place: _Place) -> nn.Module:
     )
 
 
-def _pool(layer: Callable[[int], nn.Module], axes: int) -> Callable[[_Place], nn.Module]:
-    def make(place: _Place) -> nn.Module:
-        _require(place, axes)
-        return layer(place.sizes.pool())
-
-    return make
-
-
-def _norm(axes: int) -> Callable[[_Place], nn.Module]:
-    def make(place: _Place) -> nn.Module:
-        _require(place, *((0, 1) if axes == 1 else (2,)))
-        return _NORMS[axes](place.channels)
-
-    return make
-
-
-def _recurrent(layer: type[nn.LSTM | nn.GRU], code: str) -> Callable[[_Place], nn.Module]:
-    def make(place: _Place) -> nn.Module:
-        _require(place, 1)
-        units = place.sizes.units("lstm" if code == "lstm" else "gru")
-        return Recurrent(layer(place.channels, units, batch_first=True))
-
-    return make
-
-
 def _upsample(place: _Place) -> nn.Module:
-    _require(place, 1, 2)
     if place.arguments.upsample.upsample == "bilinear":
         mode = "bilinear" if place.axes == 2 else "linear"
         return nn.Upsample(scale_factor=2, mode=mode, align_corners=True)
     if place.channels % 2:
-        raise ValueError(
-            f"a transposed convolution halves the channels, and {place.channels} is odd"
-        )
+        raise ValueError(f"transposed, it halves the channels, and {place.channels} is odd")
     transposed = nn.ConvTranspose2d if place.axes == 2 else nn.ConvTranspose1d
     padding = place.arguments.padding_conv.padding_conv
     return transposed(place.channels, place.channels // 2, 2, stride=2, padding=padding)
 
 
-def _dense(place: _Place) -> nn.Module:
-    _require(place, 0, 1)
-    return Dense(place.channels, place.sizes.units("dense"))
+def _lstm(place: _Place) -> nn.Module:
+    return Recurrent(nn.LSTM(place.channels, place.sizes.units("lstm"), batch_first=True))
 
 
-def _output(place: _Place) -> nn.Module:
-    _require(place, 0, 1)
-    return Dense(place.channels, place.arguments.input_shape.label_shape)
+def _gru(place: _Place) -> nn.Module:
+    return Recurrent(nn.GRU(place.channels, place.sizes.units("gru"), batch_first=True))
 
 
 _LAYERS: Mapping[str, Callable[[_Place], nn.Module]] = {
-    "dsc1d": _depth_separable(1),
-    "dsc2d": _depth_separable(2),
-    "cnn1d": _cnn(1),
-    "cnn2d": _cnn(2),
-    "lstm": _recurrent(nn.LSTM, "lstm"),
-    "gru": _recurrent(nn.GRU, "gru"),
-    "Avgpool1d": _pool(nn.AvgPool1d, 1),
-    "Avgpool2d": _pool(nn.AvgPool2d, 2),
-    "Maxpool1d": _pool(nn.MaxPool1d, 1),
-    "Maxpool2d": _pool(nn.MaxPool2d, 2),
+    "dsc1d": _depth_separable,
+    "dsc2d": _depth_separable,
+    "cnn1d": _cnn,
+    "cnn2d": _cnn,
+    "lstm": _lstm,
+    "gru": _gru,
+    "Avgpool1d": lambda place: nn.AvgPool1d(place.sizes.pool()),
+    "Avgpool2d": lambda place: nn.AvgPool2d(place.sizes.pool()),
+    "Maxpool1d": lambda place: nn.MaxPool1d(place.sizes.pool()),
+    "Maxpool2d": lambda place: nn.MaxPool2d(place.sizes.pool()),
     "Flatten": lambda _: nn.Flatten(),
-    "dense": _dense,
+    "dense": lambda place: Dense(place.channels, place.sizes.units("dense")),
     "dropout": lambda place: nn.Dropout(place.sizes.rate()),
-    "batchNorm1d": _norm(1),
-    "batchNorm2d": _norm(2),
+    "batchNorm1d": lambda place: nn.BatchNorm1d(place.channels),
+    "batchNorm2d": lambda place: nn.BatchNorm2d(place.channels),
     "relu": lambda _: nn.ReLU(),
     "prelu": lambda _: nn.PReLU(),
     "tanh": lambda _: nn.Tanh(),
@@ -273,5 +229,5 @@ _LAYERS: Mapping[str, Callable[[_Place], nn.Module]] = {
     "ElbowUNet": _double_convolution,
     "UpDoubleConv": _double_convolution,
     "UpDoubleConv_out": _double_convolution,
-    "output": _output,
+    "output": lambda place: Dense(place.channels, place.arguments.input_shape.label_shape),
 }

@@ -1,15 +1,17 @@
 """The original authors' layer JSON ("DNN parser"): the document, checked; sizes in order of use.
 
 Contino, Cruciata, Gambino, Pirrone, *IODeep*, 2024. ``architecture`` numbers the layers from "1"
-and names each by a code; the n-th layer that convolves takes ``convolutional.cn<n>`` and
-``kernel.kernel<n>``, the n-th that pools ``pooling.pool<n>``. The authors do not say where dense
-and recurrent layers find theirs: here it is ``dense.dense<n>``, ``lstm.lstm<n>``, ``gru.gru<n>``,
-and where such a section is absent, the next of ``convolutional``; ``dropout.dropout<n>`` is a rate,
-0.5 unless given. ``upsample`` and ``bias`` say what their documents leave open.
+and names each by a code; the n-th layer with channels to choose takes ``convolutional.cn<n>``, the
+n-th that convolves ``kernel.kernel<n>``, the n-th that pools ``pooling.pool<n>``. The authors do
+not say where dense and recurrent layers find their units: here it is ``dense.dense<n>``,
+``lstm.lstm<n>``, ``gru.gru<n>``, and where such a section is absent, the next of ``convolutional``.
+``dropout.dropout<n>`` is a rate, 0.5 unless given. ``upsample`` and ``bias`` say what their
+documents leave open.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Self, get_args
+from itertools import product
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -18,12 +20,6 @@ from federation.values import Value
 
 MAX_LAYERS = 256
 
-_SEQUENCE_CODES = frozenset(
-    {"dsc1d", "cnn1d", "lstm", "gru", "Avgpool1d", "Maxpool1d", "batchNorm1d"}
-)
-_VECTOR_CODES = frozenset({"dense", "output"})
-_AXES = {"image": 2, "sequence": 1, "vector": 0}
-
 Code = Literal[
     "dsc1d", "dsc2d", "cnn1d", "cnn2d", "lstm", "gru", "Avgpool1d", "Avgpool2d", "Maxpool1d",
     "Maxpool2d", "Flatten", "dense", "dropout", "batchNorm1d", "batchNorm2d", "relu", "prelu",
@@ -31,6 +27,32 @@ Code = Literal[
     "UpDoubleConv_out", "output",
 ]  # fmt: skip
 
+AXES: Mapping[str, tuple[int, ...]] = {
+    "dsc1d": (1,),
+    "dsc2d": (2,),
+    "cnn1d": (1,),
+    "cnn2d": (2,),
+    "lstm": (1,),
+    "gru": (1,),
+    "Avgpool1d": (1,),
+    "Avgpool2d": (2,),
+    "Maxpool1d": (1,),
+    "Maxpool2d": (2,),
+    "dense": (0, 1),
+    "batchNorm1d": (0, 1),
+    "batchNorm2d": (2,),
+    "Upsample": (1, 2),
+    "doubleConv": (2,),
+    "ElbowUNet": (2,),
+    "UpDoubleConv": (2,),
+    "UpDoubleConv_out": (2,),
+    "output": (0, 1),
+}
+"""What a layer takes, by its axes besides batch and channels; what is not here takes anything."""
+
+KINDS = ("vector", "sequence", "image")  # by axes: (B, C), (B, C, L), (B, C, H, W)
+
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,32}$")]
 Size = Annotated[int, Field(ge=0, le=4096)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 KernelSize = Annotated[int, Field(ge=1, le=31)]
@@ -106,13 +128,13 @@ class LayerArguments(NetworkArguments):
         dict[Number, Annotated[Code, BeforeValidator(_spelled)]],
         Field(min_length=1, max_length=MAX_LAYERS),
     ]
-    convolutional: dict[str, Width] = {}
-    kernel: dict[str, KernelSize] = {}
-    pooling: dict[str, PoolSize] = {}
-    dense: dict[str, Width] = {}
-    lstm: dict[str, Width] = {}
-    gru: dict[str, Width] = {}
-    dropout: dict[str, Rate] = {}
+    convolutional: dict[Key, Width] = {}
+    kernel: dict[Key, KernelSize] = {}
+    pooling: dict[Key, PoolSize] = {}
+    dense: dict[Key, Width] = {}
+    lstm: dict[Key, Width] = {}
+    gru: dict[Key, Width] = {}
+    dropout: dict[Key, Rate] = {}
     stride: Stride = Stride()
     padding: Padding = Padding()
     padding_conv: PaddingConv = PaddingConv()
@@ -135,7 +157,7 @@ class LayerArguments(NetworkArguments):
                 raise ValueError(
                     f"skip connection {source} to {target} does not lead to a later layer"
                 )
-        _ = self.example_shape
+        _ = self.example_shape  # raises where there is none
         return self
 
     @property
@@ -157,36 +179,31 @@ class LayerArguments(NetworkArguments):
         shape = self.input_shape
         given = (shape.input_shape0, shape.input_shape1, shape.input_shape2)
         sizes = [size for size in given if size is not None]
-        kind = self._kind()
-        axes = _AXES[kind] + 1
-        while len(sizes) > axes:
-            spare = [index for index, size in enumerate(sizes) if size <= 1]
+        axes = self._axes_taken(sum(size > 0 for size in sizes) - 1)
+        while len(sizes) > axes + 1:
+            spare = [size for size in (0, 1) if size in sizes]
             if not spare:
                 raise ValueError(
-                    f"input_shape has {len(sizes)} sizes, but the first layers take a {kind}, "
-                    f"which has {axes}"
+                    f"input_shape has {len(sizes)} sizes; the first layers take one {KINDS[axes]}, "
+                    f"which has {axes + 1}"
                 )
-            del sizes[spare[-1]]
-        if len(sizes) < axes or min(sizes) < 1:
-            raise ValueError(
-                f"input_shape is no shape of a {kind}: expected {axes} sizes, 1 or more"
-            )
+            del sizes[len(sizes) - 1 - sizes[::-1].index(spare[0])]
+        if len(sizes) <= axes or min(sizes) < 1:
+            raise ValueError(f"input_shape is no {KINDS[axes]}: expected {axes + 1} sizes above 0")
         if self.data_format.data_format == "channels_last":
             sizes = [sizes[-1], *sizes[:-1]]
         return tuple(sizes)
 
-    def _kind(self) -> str:
-        """What the first layer that says so takes; those after Flatten say nothing of the input."""
-        for code in self.codes:
-            if code == "Flatten":
-                break
-            if code in _SEQUENCE_CODES:
-                return "sequence"
-            if code in _VECTOR_CODES:
-                return "vector"
-            if code.endswith("2d") or "Conv" in code or code.startswith(("Elbow", "Upsample")):
-                return "image"
-        return "image"
+    def _axes_taken(self, given: int) -> int:
+        """The axes that the first layer asks for which is not content with anything.
+
+        Layers after Flatten say nothing of the input; ``given`` decides what they leave open.
+        """
+        until = self.codes.index("Flatten") if "Flatten" in self.codes else len(self.codes)
+        asked = [AXES[code] for code in self.codes[:until] if code in AXES]
+        if not asked:
+            return max(given, 0)
+        return given if given in asked[0] else asked[0][0]
 
 
 class Sizes:
@@ -226,10 +243,11 @@ class Sizes:
 
 
 def readings(document: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]:
-    """A document as it stands, then with each choice that it leaves open."""
-    yield dict(document)
-    for upsample in get_args(Upsampling.model_fields["upsample"].annotation):
-        for bias in (True, False):
-            choice = {"upsample": {"upsample": upsample}, "bias": {"bias": bias}}
-            if not choice.keys() & document.keys():
-                yield {**document, **choice}
+    """A document with every choice that it leaves open: first as it stands, then with others."""
+    choices: dict[str, tuple[JsonValue, ...]] = {
+        "upsample": ({"upsample": "bilinear"}, {"upsample": "transposed"}),
+        "bias": ({"bias": True}, {"bias": False}),
+    }
+    open_ones = [name for name in choices if name not in document]
+    for number, chosen in enumerate(product(*(choices[name] for name in open_ones))):
+        yield {**document, **(dict(zip(open_ones, chosen, strict=True)) if number else {})}

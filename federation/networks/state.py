@@ -1,7 +1,8 @@
 """A module's state as plain tensors and back, bit for bit."""
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -68,13 +69,28 @@ def check_state(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, t
 def renamed_in_order(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under the module's names where, in order, they are of the same kinds; else as given.
 
-    A kind is the last word of a name: ``weight``, ``bias``, ``running_mean``.
+    A kind is the last word of a name: ``weight``, ``bias``, ``running_mean``. An order which the
+    numbers in their own names contradict, such as an alphabetical one, is not followed.
     """
     names = list(module.state_dict())
-    given = [name.rpartition(".")[2] for name in tensors]
-    if set(names) == tensors.keys() or given != [name.rpartition(".")[2] for name in names]:
+    alike = [name.rpartition(".")[2] for name in tensors] == [
+        name.rpartition(".")[2] for name in names
+    ]
+    if set(names) == tensors.keys() or not alike or not _in_order(tensors):
         return dict(tensors)
     return dict(zip(names, tensors.values(), strict=True))
+
+
+def _in_order(names: Iterable[str]) -> bool:
+    """Whether among names alike but for their numbers, the numbers never fall."""
+    last: dict[str, list[int]] = {}
+    for name in names:
+        words = re.split(r"(\d{1,18})", name, flags=re.ASCII)
+        template, numbers = "#".join(words[::2]), [int(word) for word in words[1::2]]
+        if numbers < last.get(template, numbers):
+            return False
+        last[template] = numbers
+    return True
 
 
 def tensor_of(name: str, value: object) -> Tensor:
@@ -96,7 +112,7 @@ def _dense(name: str, value: object) -> torch.Tensor:
         or value.layout != torch.strided
         or value.dtype not in _NAMES
     ):
-        raise ModelError(f"{name:.80} in the network's state is no tensor of a known dtype")
+        raise ModelError(f"{name!r:.80} in the network's state is no tensor of a known dtype")
     return value
 
 
@@ -116,7 +132,7 @@ def _copy(tensor: Tensor, target: torch.Tensor) -> None:
 
 def _problems(state: Mapping[str, torch.Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     missing = [name for name in state if name not in tensors]
-    unknown = [f"{name:.80}" for name in tensors if name not in state]
+    unknown = [f"{name!r:.80}" for name in tensors if name not in state]
     unlike = []
     for name in state.keys() & tensors.keys():
         seen = (tensors[name].dtype, tensors[name].shape)

@@ -42,7 +42,7 @@ def test_overrides_take_toml_values_and_bare_words() -> None:
         ("federation.quorum=9", "more than the 4 sites"),
         ('federation.sites=["A","A"]', "each once"),
         ("federation.mode=magic", "simulation"),
-        ("model.line=MR/hipocampus/-/unet", "nearest: hippocampus"),
+        ("model.line=MR/hipocampus/-/unet", "nearest: Hippocampus"),
         ("model.labels={2='x'}", "without gaps"),
         ("rounds", "key=value"),
         ("rounds.deep=1", "not a table"),

@@ -29,7 +29,7 @@ needs_sample = pytest.mark.skipif(not SAMPLE.exists(), reason=f"no {SAMPLE.name}
 def written(path: Path, **changes: Any) -> Path:
     facts: dict[str, Any] = {
         "document": DOCUMENT, "weights": bytes(range(256)) * 50, "name": "unet_mri",
-        "modality": "MR", "body_part": "HEAD", "uid": "2.25.7",
+        "modality": "MR", "body_part": "HEAD", "uid": "2.25.7", "study": ("20250101", "120000"),
     }  # fmt: skip
     write_original(path, **{**facts, **changes})
     return path
@@ -99,9 +99,10 @@ def test_a_long_name_makes_a_slug(tmp_path: Path) -> None:
     [
         "{'a': __import__('os').system('true')}", "{'a': 1e999}", "[1, 2]", "{'a': 1", "",
         "{'a': 0x10}", "{'a': '\\x41'}", "{'a': (1, 2)}", "{'a': f''}", "{'a': 1} or {}",
-        "{'a': " + "9" * 400 + "}", "{'a':" * 30000, "[" * 60000, "{'a': 1.2.3}", "{'é': 1}",
+        "{'a': " + "9" * 400 + "}", "{'a':" * 30000, "[" * 60000,
+        "{'a': " + "[" * 20 + "]" * 20 + "}", "{'a': 1.2.3}", "{'é': 1}",
     ],
-    ids=range(15),
+    ids=range(16),
 )  # fmt: skip
 def test_an_architecture_that_is_no_plain_dict_is_refused(text: str) -> None:
     with pytest.raises(CodecError):
@@ -112,6 +113,35 @@ def test_words_of_python_and_json_are_the_same_document() -> None:
     python = parse_document("{'a': True, 'b': [1, 2.5, -3], 'c': None, \"d\": 'x y'}")
     assert python == {"a": True, "b": [1, 2.5, -3], "c": None, "d": "x y"}
     assert python == parse_document('{"a": true, "b": [1, 2.5, -3], "c": null, "d": "x y"}')
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("{'a': 0.3333333333333333, 'b': 1e-05}", {"a": 1 / 3, "b": 1e-5}),
+        ("{1: 16, 3: '14'}", {"1": 16, "3": "14"}),
+        ("{'a': [1, 2,], }", {"a": [1, 2]}),
+        (str(DOCUMENT), DOCUMENT),
+    ],
+)
+def test_documents_as_people_write_them_are_read(text: str, document: dict[str, Any]) -> None:
+    assert parse_document(text) == document
+
+
+def test_labels_that_nobody_asked_for_do_not_matter(tmp_path: Path) -> None:
+    found = read_original(written(tmp_path / "a.dcm", body_part="LOWER EXTREMITY", name="n" * 300))
+    assert found.region is None
+    assert len(found.name) == 64
+
+
+def test_base64_in_lines_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.dcm", weights=b"x" * 300)
+    raw = path.read_bytes()
+    coded = base64.b64encode(b"x" * 300)
+    lines = base64.encodebytes(b"x" * 290)
+    path.write_bytes(raw.replace(coded, lines.ljust(len(coded), b" ")))
+    read_original(path).copy_weights(tmp_path / "weights")
+    assert (tmp_path / "weights").read_bytes() == b"x" * 290
 
 
 @pytest.mark.parametrize("kept", [10, 140, 400, 800, 5000])
@@ -143,6 +173,7 @@ def test_a_file_that_is_not_there_or_no_dicom_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "inputs", [300, pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
 )
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom doubts most of it
 def test_no_bytes_do_anything_but_read_or_be_refused(tmp_path: Path, inputs: int) -> None:
     path, weights = tmp_path / "fuzzed.dcm", tmp_path / "weights"
     whole = written(path, weights=bytes(range(64))).read_bytes()

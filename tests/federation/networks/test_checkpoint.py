@@ -42,6 +42,30 @@ def test_torch_s_and_safetensors_files_of_one_state_are_the_same(
     assert found["norm.count"] == ("I64", (), b"\x07" + b"\0" * 7)
 
 
+def test_tensors_that_share_their_memory_many_times_are_refused(tmp_path: Path) -> None:
+    """A file of a few KB could fill a disk."""
+    shared = torch.zeros(2**20)
+    torch.save({f"a{number}": shared for number in range(40)}, tmp_path / "state.pt")
+    with pytest.raises(CodecError, match="167772160 bytes of tensors in a file of 4"):
+        read_checkpoint(tmp_path / "state.pt", tmp_path)
+    torch.save({"a": shared, "tied": shared}, tmp_path / "state.pt")
+    assert len(read_checkpoint(tmp_path / "state.pt", tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"\udcff": 1}, {"\x1b[2J\nevil": 1}, {"a": torch.empty(3, device="meta")}, {"é": "x"}],
+    ids=range(4),
+)
+def test_whatever_a_checkpoint_is_called_within_is_one_plain_sentence(
+    tmp_path: Path, state: dict[str, Any]
+) -> None:
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(CodecError) as caught:
+        read_checkpoint(tmp_path / "state.pt", tmp_path)
+    assert str(caught.value).isprintable()
+
+
 class Hostile:
     """Touches a file when unpickled."""
 

@@ -119,7 +119,7 @@ def test_the_data_format_orders_the_input_shape(shape, order, example):
 
 
 @pytest.mark.parametrize(
-    "shape", [(20, 5, 1), (20, 5, 0), (20, 1, 5)], ids=lambda shape: str(shape)
+    "shape", [(20, 5, 1), (20, 5, 0), (20, 1, 5), (0, 20, 5)], ids=lambda shape: str(shape)
 )
 def test_a_sequences_spare_size_is_left_over(shape):
     named = {f"input_shape{index}": size for index, size in enumerate(shape)}
@@ -151,6 +151,7 @@ def test_a_sequences_spare_size_is_left_over(shape):
          "layer 2 (lstm).*takes sequences, not images"),
         ({"architecture": {"1": "cnn2d", "2": "dense"}, "dense": {"dense1": 3}},
          "layer 2 (dense).*not images"),
+        ({"convolutional": {"it's": 3}}, "argument convolutional"),
         ({"input_shape": {"input_shape0": 0, "input_shape1": 4, "input_shape2": 3}},
          "expected 3 sizes"),
         ({"input_shape": {"input_shape0": 10**9}}, "argument input_shape"),
@@ -171,9 +172,23 @@ def test_what_cannot_be_built_is_refused_by_name_and_at_once(change, message):
     assert time.monotonic() - begin < 20
 
 
+def test_a_long_sequence_takes_no_time_to_work_out() -> None:
+    """torch would go step by step, even without memory."""
+    begin = time.monotonic()
+    layers = ["cnn1d", *["Upsample"] * 6, "lstm", "gru", "lstm"]
+    sections = {"lstm": {"lstm1": 2, "lstm2": 3}, "gru": {"gru1": 2}, **ONE_CONVOLUTION}
+    network = build_network(document(layers, {"input_shape0": 4096, "input_shape1": 1}, **sections))
+    assert count_parameters(network) > 0
+    assert time.monotonic() - begin < 20
+    small = build_network(document(["lstm"], SEQUENCE, lstm={"lstm1": 7}))
+    assert small(torch.zeros(3, 5, 20)).shape == (3, 7, 20)
+
+
 # --- fuzz ---------------------------------------------------------------------------------
 
-NUMBERS = st.one_of(st.integers(-2, 40), st.integers(), st.floats(allow_nan=False), st.text())
+NUMBERS = st.one_of(
+    st.integers(-2, 40), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
 SECTION = st.dictionaries(
     st.one_of(st.sampled_from([f"{p}{n}" for p in ("cn", "kernel", "pool", "input_shape")
                                for n in range(4)]), st.text(max_size=6)),

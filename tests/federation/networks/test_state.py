@@ -92,7 +92,7 @@ def test_load_summarises_all_that_does_not_fit_and_changes_nothing():
     assert str(refusal.value) == (
         "weights do not fit the network: "
         "4 missing: 0.bias, 1.bias, 2.bias and 1 more; "
-        "4 unknown: other.0, other.1, other.2 and 1 more; "
+        "4 unknown: 'other.0', 'other.1', 'other.2' and 1 more; "
         "2 of another dtype or shape: 0.weight (F32 [4, 1], expected F32 [2, 2]), "
         "1.weight (I32 [2, 2], expected F32 [2, 2])"
     )

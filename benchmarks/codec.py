@@ -8,12 +8,12 @@ import base64
 import io
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RawDataStorage, generate_uid
 from safetensors.torch import load_file, save_file
@@ -52,7 +52,9 @@ def rows() -> Iterator[Row]:
 def _writing(folder: Path, version: VersionManifest, network: nn.Module) -> Iterator[Row]:
     raw = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     ours = partial(write, folder, version, network)
-    times, theirs = in_turns(ours, partial(write_base64, folder, network), turns=_TURNS // 2)
+    times, theirs = in_turns(
+        ours, partial(write_base64, folder, network.state_dict()), turns=_TURNS // 2
+    )
     size = sum(path.stat().st_size for path in folder.glob("*.dcm"))
     yield Row(
         what="file / raw weights",
@@ -136,10 +138,10 @@ def write(
     return write_record(folder, described, parts, Stamp.now())
 
 
-def write_base64(folder: Path, network: nn.Module) -> None:
-    """The network as text in an Unlimited Text element of a DICOM file."""
+def write_base64(folder: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """A network's state as text in an Unlimited Text element of a DICOM file."""
     buffer = io.BytesIO()
-    torch.save(network.state_dict(), buffer)
+    torch.save(state, buffer)
     dataset = Dataset()
     dataset.SOPClassUID = RawDataStorage
     dataset.SOPInstanceUID = generate_uid()
@@ -147,6 +149,15 @@ def write_base64(folder: Path, network: nn.Module) -> None:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.save_as(folder / "text", enforce_file_format=True)
+
+
+def read_base64(folder: Path) -> Mapping[str, torch.Tensor]:
+    """What :func:`write_base64` wrote."""
+    text = dcmread(folder / "text").TextValue
+    state: Mapping[str, torch.Tensor] = torch.load(
+        io.BytesIO(base64.b64decode(text)), weights_only=True
+    )
+    return state
 
 
 def _extra_megabytes(side: str) -> float:
@@ -159,7 +170,7 @@ def main(side: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         sides: dict[str, Callable[[], object]] = {
             "ours": partial(write, Path(name), version, network),
-            "base64": partial(write_base64, Path(name), network),
+            "base64": partial(write_base64, Path(name), network.state_dict()),
         }
         print(extra_bytes(sides[side]))
 

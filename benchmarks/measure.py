@@ -5,9 +5,12 @@ import io
 import pstats
 import statistics
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +20,7 @@ import psutil
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _SAMPLE_S = 0.5
+_OFTEN_S = 0.005
 
 Side = TypeVar("Side")
 
@@ -105,8 +109,8 @@ def extra_bytes(work: Callable[[], object]) -> int:
     return _memory("VmHWM") - before
 
 
-def _memory(name: str) -> int:
-    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+def _memory(name: str, status: Path = _STATUS) -> int:
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return int(fields[name].split()[0]) * 1024
 
 
@@ -177,3 +181,75 @@ def _shown(process: psutil.Process) -> str:
     """A process by its program and the last part of its first words."""
     words = [Path(word).name for word in " ".join(process.cmdline()).split()[:3]]
     return " ".join(words)[:60] or process.name()
+
+
+# --- processes that tell when they begin --------------------------------------------------
+
+
+@dataclass(kw_only=True, slots=True)
+class Growth:
+    """How much the anonymous memory of a process has grown at most."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def watched(*pids: int) -> Iterator[list[Growth]]:
+    """The growth of each process from now on, looked at 200 times a second (Linux).
+
+    Anonymous memory (RssAnon, proc(5)) is what a process holds itself: heap and stacks. Pages of
+    files that it maps or that the kernel caches are not counted, as the kernel takes them back
+    whenever it needs room. What is held for less than 5 ms can escape.
+    """
+    paths = [Path(f"/proc/{pid}/status") for pid in pids]
+    before = [_memory("RssAnon", path) for path in paths]
+    growth = [Growth() for _ in pids]
+    done = threading.Event()
+
+    def look() -> None:
+        for path, start, most in zip(paths, before, growth, strict=True):
+            try:
+                most.bytes = max(most.bytes, _memory("RssAnon", path) - start)
+            except (OSError, KeyError):
+                continue  # it ended
+
+    def watch() -> None:
+        while not done.wait(_OFTEN_S):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield growth
+    finally:
+        done.set()
+        thread.join()
+        look()
+
+
+def when_told() -> None:
+    """In a process that :func:`begin_when_ready` started: everything is imported; go on."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+@contextmanager
+def begin_when_ready(
+    command: Sequence[str], *others: int
+) -> Iterator[tuple["subprocess.Popen[str]", list[Growth]]]:
+    """A process that calls :func:`when_told`, from there on, and its memory and that of others.
+
+    Raises :class:`RuntimeError` where it ends before.
+    """
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if process.stdin is None or process.stdout is None or process.stdout.readline() == "":
+            raise RuntimeError(f"{' '.join(command)} ended before it was ready")
+        try:
+            with watched(process.pid, *others) as growth:
+                process.stdin.write("\n")
+                process.stdin.flush()
+                yield process, growth
+        finally:
+            process.kill()

@@ -19,6 +19,7 @@ from federation.errors import (
     DigestError,
     PacsError,
     RegistryError,
+    SignatureError,
     StorageError,
 )
 from federation.iodeep.codec import Chunks, Record, read_manifest, read_record, write_record
@@ -180,11 +181,14 @@ class Registry:
         return versions[-1]
 
     def evaluations(self, line: Line, branch: str) -> list[EvaluationManifest]:
-        """All evaluations of a branch's versions, by round."""
+        """All evaluations of a branch's versions that are believed, by round.
+
+        Unlike a version, an evaluation is never pulled: what is listed is taken for true.
+        """
         return [
             entry.manifest
             for entry in self.entries(line, branch)
-            if isinstance(entry.manifest, EvaluationManifest)
+            if isinstance(entry.manifest, EvaluationManifest) and self._is_believed(entry)
         ]
 
     def releases(self, line: Line) -> list[tuple[ReleaseManifest, Signature | None]]:
@@ -294,6 +298,13 @@ class Registry:
         if self.trust is not None:
             self.trust.check(manifest, signature)
 
+    def _is_believed(self, entry: Entry) -> bool:
+        try:
+            self._believe(entry.manifest, entry.signature)
+        except SignatureError:
+            return False
+        return True
+
     def _stamp(self, manifest: AnyManifest) -> Stamp:
         """Now, with the study's date and time where the branch exists already."""
         for branch in self.branches(manifest.line):
@@ -379,8 +390,8 @@ class Registry:
                 yield _checked(manifest, line, branch, known)
             else:
                 later.append(manifest)
-        for record in later:
-            yield _checked(record, line, branch, known)
+        for other in later:
+            yield _checked(other, line, branch, known)
 
     @contextmanager
     def _record(self, study: str, series: str) -> Iterator[Record]:

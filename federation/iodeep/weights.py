@@ -259,7 +259,7 @@ def read_part(part: Bytes) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     covered = 0
     for name, begin, end, dtype, shape in sorted(_entries(header), key=lambda entry: entry[1]):
-        if begin != covered or end < begin or end > data.nbytes:
+        if begin != covered or end > data.nbytes:
             raise CodecError(
                 f"tensor {name!r:.80} claims bytes {begin} to {end} of {data.nbytes}; "
                 f"expected them to start at {covered}, without holes or overlaps"
@@ -308,7 +308,9 @@ def _entries(header: dict[str, Any]) -> Iterator[tuple[str, int, int, str, tuple
     for name, entry in header.items():
         match entry:
             case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end], **rest} if (
-                not rest and all(type(number) is int for number in (*shape, begin, end))
+                not rest
+                and all(type(number) is int for number in (*shape, begin, end))
+                and 0 <= begin <= end <= MAX_SIZE
             ):
                 yield name, begin, end, dtype, tuple(shape)
             case _:

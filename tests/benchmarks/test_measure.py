@@ -2,10 +2,19 @@
 
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import Times, alternate, extra_bytes, in_turns, profile, run_process
+from benchmarks.measure import (
+    Times,
+    alternate,
+    begin_when_ready,
+    extra_bytes,
+    in_turns,
+    profile,
+    run_process,
+)
 from benchmarks.table import Row, machine, page
 
 
@@ -53,6 +62,34 @@ def test_a_process_is_measured_with_its_children() -> None:
 def test_a_process_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match=r"failed with 1(.|\n)*no such luck"):
         run_process([sys.executable, "-c", "raise SystemExit('no such luck')"])
+
+
+def test_anonymous_memory_is_what_a_process_holds_itself_once_it_begins(tmp_path: Path) -> None:
+    size = 40_000_000
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    code = f"""
+import mmap
+from benchmarks.measure import when_told
+before = bytearray(b'x') * {size}
+when_told()
+with open({str(path)!r}, 'rb') as file:
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+print(sum(mapped[::4096]), flush=True)
+held = bytearray(b'x') * {size}
+print('held', flush=True)
+"""
+    with begin_when_ready([sys.executable, "-c", code]) as (process, growth):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        assert growth[0].bytes < size / 2
+        process.wait(20)
+    assert 0.9 * size < growth[0].bytes < 1.5 * size
+
+
+def test_a_process_that_ends_before_it_is_ready_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="before it was ready"), begin_when_ready(["true"]):
+        pass
 
 
 def row(value: float) -> Row:

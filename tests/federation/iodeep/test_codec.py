@@ -1,14 +1,18 @@
 """IODeep records as DICOM files: round trips, other eyes on them, and every changed byte."""
 
+import json
 import random
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import rfc8785
 from pydicom import dcmread
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from benchmarks.measure import extra_bytes
 from federation.errors import CodecError, DigestError
 from federation.iodeep.codec import read_manifest, read_record, write_record
 from federation.iodeep.header import Stamp
@@ -190,6 +194,24 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(whole)
 
 
+def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    """A few bytes of it would be gigabytes in memory."""
+    *_, path = write_record(tmp_path, *version(), STAMP)
+    ds = dcmread(path)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.add_new(0x7FDF2010, "OB", bytes(10**8))
+    ds.save_as(path, enforce_file_format=True)
+    assert path.stat().st_size < 10**6
+    for read in (read_manifest, lambda path: read_record([path])):
+        peak = extra_bytes(lambda read=read: refused(read, path))
+        assert peak < 10**7
+
+
+def refused(read: Callable[[Path], object], path: Path) -> None:
+    with pytest.raises(CodecError, match="deflated"):
+        read(path)
+
+
 def test_writing_refuses_bytes_that_the_manifest_does_not_name(tmp_path: Path) -> None:
     manifest, _ = version()
     _, others = version(tensors(seed=1))
@@ -215,6 +237,48 @@ def test_writing_refuses_bytes_that_the_manifest_does_not_name(tmp_path: Path) -
 def test_a_manifest_from_outside_that_is_none_is_refused(text: bytes) -> None:
     with pytest.raises(CodecError):
         parse_manifest(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("channels", [2**53]), ("channels", 10**30), ("name", "\ud800"), ("\ud800", 1),
+        ("name", "é"),
+    ],
+)  # fmt: skip
+def test_arguments_without_a_canonical_form_are_refused(field: str, value: object) -> None:
+    """Not with what the library raises: a listing passes over such a record."""
+    document = json.loads(version()[0].canonical)
+    document["architecture"]["arguments"] = {field: value}
+    for ascii_only in (True, False):
+        text = json.dumps(
+            document, sort_keys=True, separators=(",", ":"), ensure_ascii=ascii_only
+        ).encode(errors="surrogatepass")
+        with pytest.raises(CodecError):
+            parse_manifest(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("round", 2**31), ("line.modality", "M R\\"), ("line.slug", "*"), ("line.slug", "x" * 25)],
+)
+def test_what_makes_no_attribute_is_refused(field: str, value: object) -> None:
+    """A Series Number is an Integer String, and a Patient ID is a key of C-FIND."""
+    document = where = json.loads(version()[0].canonical)
+    *path, last = field.split(".")
+    for key in path:
+        where = where[key]
+    where[last] = value
+    with pytest.raises(CodecError, match=f"invalid at: {field}$"):
+        parse_manifest(rfc8785.dumps(document))
+
+
+def test_a_message_about_a_manifest_stays_short() -> None:
+    document = json.loads(version()[0].canonical) | {f"{n}\n" + "x" * 9999: 1 for n in range(99)}
+    with pytest.raises(CodecError) as raised:
+        parse_manifest(rfc8785.dumps(document))
+    assert len(str(raised.value)) < 1000
+    assert str(raised.value).isprintable()
 
 
 def test_a_manifest_that_is_not_canonical_is_refused() -> None:

@@ -186,3 +186,33 @@ def test_any_bytes_are_read_or_refused_never_worse(junk: bytes, position: int, v
 def test_a_tensor_whose_bytes_do_not_fit_is_refused() -> None:
     with pytest.raises(CodecError, match="expected 16"):
         Tensor(dtype="F32", shape=(4,), pieces=(memoryview(b"12"),))
+
+
+def test_a_name_that_is_half_a_character_is_refused() -> None:
+    with pytest.raises(CodecError, match="unique names"):
+        read_part(
+            memoryview(lying(b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'))
+        )
+
+
+def test_a_header_in_utf_16_is_refused_as_the_library_does() -> None:
+    text = json.dumps({"a": entry(0, 8)}).encode("utf-16")
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.numpy.load(lying(text))
+    with pytest.raises(CodecError, match="no JSON object"):
+        read_part(memoryview(lying(text)))
+
+
+@pytest.mark.parametrize("size", [2**63, 10**4000])
+def test_a_size_that_no_array_can_have_is_refused(size: int) -> None:
+    """Three of the larger one make a number that Python does not print."""
+    for shape, data in (([size, size, size], b"\0" * 8), ([0, size], b"")):
+        with pytest.raises(CodecError, match="is no shape"):
+            read_part(memoryview(lying({"a": entry(0, len(data), shape=shape)}, data)))
+
+
+def test_a_message_does_not_repeat_a_number_of_thousands_of_digits() -> None:
+    for offsets in ((0, 10**4000), (10**4000, 10**4000), (-(10**4000), 8)):
+        with pytest.raises(CodecError) as raised:
+            read_part(memoryview(lying({"a": entry(*offsets)})))
+        assert len(str(raised.value)) < 300

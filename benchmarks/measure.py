@@ -18,6 +18,7 @@ from typing import TypeVar
 import psutil
 
 _STATUS = Path("/proc/self/status")
+_PROJECT = Path(__file__).parents[1]
 _CLEAR = Path("/proc/self/clear_refs")
 _SAMPLE_S = 0.5
 _OFTEN_S = 0.005
@@ -95,7 +96,8 @@ def profile(work: Callable[[], object], *, of: str = "", lines: int = 12) -> str
         stats.sort_stats("cumtime").print_stats(of, lines)
     else:
         stats.strip_dirs().sort_stats("tottime").print_stats(lines)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+    shown = text.getvalue().replace(f"{_PROJECT}/", "")
+    return "\n".join(line.rstrip() for line in shown.splitlines() if line.strip())
 
 
 def extra_bytes(work: Callable[[], object]) -> int:

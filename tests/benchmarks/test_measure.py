@@ -116,3 +116,11 @@ def test_a_profile_names_the_slow_function() -> None:
 
     assert "genexpr" in profile(dawdle)
     assert "dawdle" in profile(dawdle, of=r"test_measure")
+
+
+def test_a_profile_names_files_from_the_project_s_folder() -> None:
+    said = profile(
+        lambda: Row(what="", value=0, bound=1, shown="").explained(str), of="/benchmarks/"
+    )
+    assert "benchmarks/table.py" in said
+    assert str(Path(__file__).parents[2]) not in said

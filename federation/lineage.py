@@ -10,7 +10,7 @@ from functools import cached_property
 
 from federation.errors import RegistryError
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import Reference, ReleaseManifest
+from federation.iodeep.manifest import AGGREGATOR, Reference, ReleaseManifest
 from federation.registry import Branch, Registry
 from federation.releases import Releases, read_releases
 
@@ -91,7 +91,7 @@ def _versions(
 ) -> Iterator[Version]:
     dice: dict[Reference, float] = {}
     evaluations = registry.evaluations(line, branch.name)
-    for evaluation in sorted(evaluations, key=lambda found: found.by == "aggregator"):
+    for evaluation in sorted(evaluations, key=lambda found: found.by == AGGREGATOR):
         if _DICE in evaluation.measured.metrics:
             dice[evaluation.of] = evaluation.measured.metrics[_DICE]
     current = releases.stack[-1].of if releases.stack else None

@@ -19,6 +19,7 @@ from federation.errors import RegistryError, RoundError, UpdateError
 from federation.fresh import fresh_version
 from federation.iodeep.codec import Record, describe_weights
 from federation.iodeep.manifest import (
+    AGGREGATOR,
     EvaluationManifest,
     Lineage,
     Measured,
@@ -56,8 +57,6 @@ from server.events import (
 )
 from server.strategies import FedAvg, build_strategy
 from server.strategies.arithmetic import check_update
-
-AGGREGATOR = "aggregator"  # who an evaluation over all sites is by
 
 _POLL_S = 0.5
 

@@ -4,9 +4,8 @@ from typing import Any
 
 import typer
 
-from federation.commands.output import print_json, print_table, short
+from federation.commands.output import print_json, print_table, release_facts, short
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import ReleaseManifest
 from federation.lineage import Drawn, History, Version, draw, read_history
 from federation.registry import Registry
 from federation.releases import Refused
@@ -98,9 +97,9 @@ def _as_json(history: History) -> dict[str, Any]:
             }
             for branch in history.branches
         ],
-        "releases": [_release_json(release) for release in history.releases.documents],
+        "releases": [release_facts(release) for release in history.releases.documents],
         "refused": [
-            _release_json(one.release) | {"problem": one.problem} for one in _refused(history)
+            release_facts(one.release) | {"problem": one.problem} for one in _refused(history)
         ],
     }
 
@@ -130,16 +129,4 @@ def _parent_json(history: History, version: Version) -> dict[str, Any] | None:
         "here": parent is not None,
         "branch": parent.branch if parent else None,
         "round": parent.round if parent else None,
-    }
-
-
-def _release_json(release: ReleaseManifest) -> dict[str, Any]:
-    return {
-        "number": release.number,
-        "action": release.action,
-        "branch": release.branch,
-        "round": release.round,
-        "version": release.of.uid,
-        "document": release.uid,
-        "reason": release.reason,
     }

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from federation.iodeep.manifest import ReleaseManifest
+
 
 def print_json(value: Any) -> None:
     """One JSON document, indented, on stdout."""
@@ -52,3 +54,16 @@ def short(identifier: str | None) -> str:
 def _visible(text: str) -> str:
     """What comes out of an archive must not steer the terminal: ESC becomes \\x1b."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def release_facts(release: ReleaseManifest) -> dict[str, Any]:
+    """What there is to say of a release document."""
+    return {
+        "number": release.number,
+        "action": release.action,
+        "branch": release.branch,
+        "round": release.round,
+        "version": release.of.uid,
+        "document": release.uid,
+        "reason": release.reason,
+    }

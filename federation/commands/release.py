@@ -1,7 +1,7 @@
 """``iodeep model promote | rollback | released``: which version of a line is the one to use."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from federation.commands.arguments import (
     trust_of,
     version_of,
 )
-from federation.commands.output import print_json, print_table
+from federation.commands.output import print_json, print_table, release_facts
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import ReleaseManifest
 from federation.iodeep.signature import SigningKey
@@ -71,7 +71,9 @@ def released(line: LineArgument, pacs: Pacs, signer: Signers = None, json: Json 
         found = releases.read_releases(registry, parsed)
         version = releases.released(registry, parsed)
     current = found.current
-    rows = [_row(release, counts=release == current) for release in found.documents]
+    rows = [
+        release_facts(release) | {"released": release == current} for release in found.documents
+    ]
     refused = [{"document": r.release.uid, "problem": r.problem} for r in found.refused]
     if json:
         print_json(
@@ -90,22 +92,9 @@ def released(line: LineArgument, pacs: Pacs, signer: Signers = None, json: Json 
         print_table("documents that do not count", refused)
 
 
-def _row(release: ReleaseManifest, *, counts: bool) -> dict[str, Any]:
-    return {
-        "number": release.number,
-        "action": release.action,
-        "branch": release.branch,
-        "round": release.round,
-        "version": release.of.uid,
-        "document": release.uid,
-        "reason": release.reason,
-        "released": counts,
-    }
-
-
 def _say(release: ReleaseManifest, *, json: bool) -> None:
     if json:
-        print_json(_row(release, counts=True))
+        print_json(release_facts(release) | {"released": True})
     else:
         typer.echo(
             f"{release.line}: release {release.number} is branch {release.branch}, "

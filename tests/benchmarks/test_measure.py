@@ -69,7 +69,7 @@ def test_anonymous_memory_is_what_a_process_holds_itself_once_it_begins(tmp_path
     path = tmp_path / "file"
     path.write_bytes(bytes(size))
     code = f"""
-import mmap
+import mmap, sys
 from benchmarks.measure import when_told
 before = bytearray(b'x') * {size}
 when_told()
@@ -78,12 +78,13 @@ with open({str(path)!r}, 'rb') as file:
 print(sum(mapped[::4096]), flush=True)
 held = bytearray(b'x') * {size}
 print('held', flush=True)
+sys.stdin.readline()
 """
     with begin_when_ready([sys.executable, "-c", code]) as (process, growth):
         assert process.stdout is not None
         assert process.stdout.readline() == "0\n"
         assert growth[0].bytes < size / 2
-        process.wait(20)
+        assert process.stdout.readline() == "held\n"
     assert 0.9 * size < growth[0].bytes < 1.5 * size
 
 

@@ -54,7 +54,7 @@ class Hospital(Closing):
         self._stack.close()
 
     def _open(self, address: str) -> Gateway:
-        return self._stack.enter_context(open_gateway(address))
+        return self._stack.enter_context(open_gateway(address, limits=self.site.archives.limits))
 
 
 def _trust(site: Site, key: SigningKey | None) -> TrustList:

@@ -27,7 +27,9 @@ from pydantic import (
 from federation.errors import ConfigError
 from federation.iodeep.architecture import NETWORK_OF_LAYERS, Architecture, Preprocessing
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import Text
+from federation.iodeep.manifest import AGGREGATOR, Text
+from federation.pacs.address import parse_address
+from federation.pacs.limits import Limits
 from federation.values import Value
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -36,6 +38,15 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T", bound=Value)
 
 POOLED = "pooled"  # the site of a centralised experiment
+
+
+def _address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""Where an archive is, in the notation of :mod:`federation.pacs.address`."""
 
 
 # --- an experiment: what to train, with whom, how ---------------------------------------
@@ -98,13 +109,23 @@ class FederationTable(Value):
 class SimulationTable(Value):
     """``[simulation]``: what a federation on one machine may use of it.
 
+    archives:  addresses of archives that run already, by site or ``aggregator``; whoever is not
+               named gets an embedded one. Relative paths are beside where the command is typed
     workers:   sites that work at the same time, each in a process; as many as there are cores
                for ``training.threads`` unless given. 1 works within the process
     memory_gb: of all workers together; three quarters of what is free unless given
     """
 
+    archives: dict[Name, Address] = {}
     workers: PositiveInt | None = None
     memory_gb: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        addresses = [str(parse_address(address)) for address in self.archives.values()]
+        if len(set(addresses)) != len(addresses):
+            raise ValueError("each site needs an archive of its own; one address stands twice")
+        return self
 
 
 class StrategyTable(Value):
@@ -195,6 +216,15 @@ class Experiment(Value):
     strategy: StrategyTable = StrategyTable()
     training: TrainingTable = TrainingTable()
 
+    @model_validator(mode="after")
+    def _check_archives(self) -> Self:
+        named = (*self.federation.sites, POOLED, AGGREGATOR)
+        if unknown := sorted(self.simulation.archives.keys() - set(named)):
+            raise ValueError(
+                f"simulation.archives names {unknown[0]!r}; expected a site or {AGGREGATOR!r}"
+            )
+        return self
+
     @property
     def line(self) -> Line:
         return Line.parse(self.model.line)
@@ -219,10 +249,24 @@ class Experiment(Value):
 
     def alone(self) -> dict[str, "Experiment"]:
         """The experiments of a ``local`` one, by site: a federation of that site alone."""
-        only = {site: {"sites": (site,), "quorum": 1} for site in self.federation.sites}
         return {
-            site: self.model_copy(update={"federation": self.federation.model_copy(update=update)})
-            for site, update in only.items()
+            site: self.model_copy(
+                update={
+                    "federation": self.federation.model_copy(
+                        update={"sites": (site,), "quorum": 1}
+                    ),
+                    "simulation": self.simulation.model_copy(
+                        update={
+                            "archives": {
+                                name: address
+                                for name, address in self.simulation.archives.items()
+                                if name == site
+                            }
+                        }
+                    ),
+                }
+            )
+            for site in self.federation.sites
         }
 
     @property
@@ -246,10 +290,16 @@ class Experiment(Value):
 
 
 class Archives(Value):
-    """``[archives]``: addresses; ``models`` is the same archive unless named."""
+    """``[archives]``: addresses; ``models`` is the same archive unless named.
 
-    images: str
-    models: str | None = None
+    images: read only
+    models: read and written
+    limits: of each of the two
+    """
+
+    images: Address
+    models: Address | None = None
+    limits: Limits = Limits()
 
     @property
     def of_models(self) -> str:
@@ -385,11 +435,20 @@ def read_site(path: Path) -> Site:
     )
     return site.model_copy(
         update={
+            "archives": _beside(home, site.archives),
             "work": home / site.work,
             "key": site.key and home / site.key,
             "data": data,
             "policy": site.policy.model_copy(update={"trust": trust}),
         }
+    )
+
+
+def _beside(home: Path, archives: Archives) -> Archives:
+    """The same, with files that the addresses name relative to ``home``."""
+    named = {"images": archives.images, "models": archives.models}
+    return archives.model_copy(
+        update={key: str(parse_address(a).beside(home)) for key, a in named.items() if a}
     )
 
 

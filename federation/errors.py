@@ -7,7 +7,8 @@ IODeepError
 │   └── SignatureError     not signed by a key that is trusted for it
 ├── ModelError             an architecture or weights that cannot be used
 ├── PacsError              the archive or the way to it
-│   ├── PacsUnreachable    no association: address, port, AE title, network
+│   ├── PacsUnreachable    no answer: address, port, network
+│   │   └── PacsRefused    reached, and it does not let us in: AE title, certificate, login
 │   └── StorageError       an instance was not kept, or not as it was sent
 ├── RegistryError          a line, branch or version that is absent or in conflict
 ├── DataError              labelled data as a whole (a single study is quarantined instead)
@@ -48,7 +49,11 @@ class PacsError(IODeepError):
 
 
 class PacsUnreachable(PacsError):
-    """No association with the archive: address, port, AE title or network."""
+    """No answer from the archive: address, port or network."""
+
+
+class PacsRefused(PacsUnreachable):
+    """The archive was reached and does not let us in: AE title, certificate, login."""
 
 
 class StorageError(PacsError):

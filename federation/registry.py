@@ -275,13 +275,14 @@ class Registry:
         becomes visible with its manifest, which is stored last. Raises
         :class:`RegistryError` where another version has the same branch and round, and
         :class:`~federation.errors.StorageError` where the archive does not give back what it
-        was sent.
+        was sent, or drops what was there before.
         """
         if signature is None and self._signer is not None:
             signature = self._signer.sign(manifest.canonical)
         self._believe(manifest, signature)
         there = self._instances(manifest)
         self._refuse_conflict(manifest)
+        before = self._series_uids(manifest.study_uid)
         with self._folder() as folder:
             paths = write_record(folder, manifest, parts, stamp or self._stamp(manifest), signature)
             uids = [manifest.part_uid(number + 1) for number in range(len(parts))]
@@ -292,6 +293,8 @@ class Registry:
             ]
             self._gateway.store(missing)
         self._read_back(manifest, signature)
+        if missing:
+            self._refuse_loss(manifest, before)
         return Published(reference=manifest.reference, stored=len(missing))
 
     def _believe(self, manifest: AnyManifest, signature: Signature | None) -> None:
@@ -322,6 +325,15 @@ class Registry:
                     f"digest {other.digest[:12]}…; {manifest.digest[:12]}… was not stored. "
                     "Published rounds never change: open a new branch"
                 )
+
+    def _refuse_loss(self, manifest: AnyManifest, before: set[str]) -> None:
+        """Some archives make room for what they take by dropping older series, and say nothing."""
+        if gone := before - self._series_uids(manifest.study_uid):
+            raise StorageError(
+                f"{self._gateway.address} took {manifest.kind} {manifest.uid} and has dropped "
+                f"{len(gone)} older series of branch {manifest.branch!r} meanwhile: is there a "
+                "quota? Raise it, or keep models in another archive"
+            )
 
     def _read_back(self, manifest: AnyManifest, signature: Signature | None) -> None:
         with self._folder() as folder:
@@ -408,6 +420,9 @@ class Registry:
             "Modality": modality,
         }
         return self._gateway.find("SERIES", keys)
+
+    def _series_uids(self, study: str) -> set[str]:
+        return {str(series.SeriesInstanceUID) for series in self._series(study)}
 
     def _entry(self, study: str, series: Dataset) -> Entry | None:
         """The manifest of a series; None where it has none (yet) or it cannot be read."""

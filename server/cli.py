@@ -10,6 +10,7 @@ from federation.commands.output import print_json, print_table
 from federation.config import Experiment, read_experiment
 from federation.errors import ConfigError, IODeepError
 from federation.iodeep.architecture import NETWORK_OF_LAYERS
+from federation.iodeep.manifest import AGGREGATOR
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value …, over the document's: rounds=5")
@@ -137,12 +138,10 @@ def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool
     from server.report.picture import draw_run
     from server.report.progress import show_import
     from server.report.summary import RunMetrics
-    from server.simulation import AGGREGATOR, Simulation
+    from server.simulation import Simulation
 
     simulation = Simulation(experiment, folder, resume=resume)
-    archives = {
-        name: f"folder:{simulation.archive(name)}" for name in (AGGREGATOR, *experiment.roster)
-    }
+    archives = {name: simulation.archive(name) for name in (AGGREGATOR, *experiment.roster)}
     try:
         with simulation:
             show_import(simulation.import_images(), simulation.cases_to_import())
@@ -151,7 +150,7 @@ def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool
     except (IODeepError, KeyboardInterrupt):
         if (folder / "metrics.jsonl").exists():
             typer.echo(
-                f"The rounds finished so far are whole in every archive below {folder}: "
+                f"The rounds finished so far are whole in every archive of {folder}: "
                 f"iodeep model history {experiment.line} {archives[AGGREGATOR]}\n"
                 f"To go on: the same command with --resume and its --out",
                 err=True,

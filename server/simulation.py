@@ -24,15 +24,16 @@ from flwr.serverapp import Grid, ServerApp
 from federation.config import POOLED, Experiment
 from federation.errors import ConfigError, DataError
 from federation.grid import Budget, InProcessGrid, WorkerGrid
+from federation.iodeep.manifest import AGGREGATOR
 from federation.iodeep.signature import SigningKey
 from federation.pacs import Archive, ArchiveServer, open_gateway
+from federation.pacs.address import parse_address
 from federation.registry import Registry
 from federation.samples.case import Case
 from federation.samples.decathlon import read_manifest
 from federation.samples.importer import Quarantined, Stored, import_cases
 from federation.samples.phantom import phantom_cases
 
-AGGREGATOR = "aggregator"
 PHANTOM = "phantom"
 PHANTOM_CASES = 12  # per site, with PHANTOM_TEST_CASES more held out
 PHANTOM_TEST_CASES = 4
@@ -40,6 +41,8 @@ PHANTOM_TEST_CASES = 4
 NOT_IMPORTED = "not-imported.jsonl"  # the cases left out; written when all others are stored
 KEY = "aggregator.key"
 _SITE_KEY = "site.key"
+_LOCK = "lock"
+_BRANCH = "branch"
 _SERVER_APP = "server.app:app"
 _CLIENT_APP = "clients.app:app"
 
@@ -47,8 +50,9 @@ _CLIENT_APP = "clients.app:app"
 class Simulation:
     """Hospitals and an aggregator below one folder, their archives served while it is open.
 
-    archives/NAME   the archive of a site, or of the aggregator
+    archives/NAME   the archive of a site, or of the aggregator, where it has none elsewhere
     sites/NAME      a hospital's own folder: its document, its keys, its work folder
+    branch          the name of the branch that is written
     aggregator.key  the private key that signs every version; sites trust its public half
     """
 
@@ -58,7 +62,7 @@ class Simulation:
         Raises :class:`ConfigError` where ``out`` holds something already, and must not; or the
         other way round.
         """
-        begun = (out / "archives" / AGGREGATOR).is_dir()
+        begun = (out / _LOCK).exists()
         if resume and not begun:
             raise ConfigError(f"{out} holds no run to resume; start one without --resume")
         if not resume and out.exists() and any(out.iterdir()):
@@ -67,10 +71,18 @@ class Simulation:
         self.experiment = experiment
         self.out = out
         self._cases = _cases_by_site(experiment)
-        self._addresses: dict[str, str] = {}
+        self._addresses = {
+            name: str(parse_address(address).beside(Path.cwd()))
+            for name, address in experiment.simulation.archives.items()
+        }
         self._stack = ExitStack()
 
-    def archive(self, name: str) -> Path:
+    def archive(self, name: str) -> str:
+        """The address of an archive that holds also when the simulation has ended."""
+        elsewhere = self.experiment.simulation.archives.get(name)
+        return elsewhere or f"folder:{self._folder(name)}"
+
+    def _folder(self, name: str) -> Path:
         return self.out / "archives" / name
 
     def site(self, name: str) -> Path:
@@ -108,9 +120,10 @@ class Simulation:
 
     def branch(self, new: str) -> str:
         """The branch that an interrupted run was writing, or else ``new``."""
-        with open_gateway(self._addresses[AGGREGATOR]) as gateway:
-            begun = Registry(gateway).branches(self.experiment.line)
-        return begun[-1].name if begun else new
+        note = self.out / _BRANCH
+        if not note.exists() or not note.read_text(encoding="utf-8"):
+            note.write_text(new, encoding="utf-8")
+        return note.read_text(encoding="utf-8")
 
     def run(self, branch: str) -> None:
         """Run the experiment: the ServerApp over an in-process grid of the ClientApp.
@@ -153,7 +166,9 @@ class Simulation:
         with ExitStack() as stack:
             stack.enter_context(_alone(self.out))
             for number, name in enumerate([AGGREGATOR, *self.experiment.roster]):
-                archive = stack.enter_context(Archive(self.archive(name)))
+                if name in self._addresses:
+                    continue
+                archive = stack.enter_context(Archive(self._folder(name)))
                 server = ArchiveServer(archive, ae_title=f"IODEEP_{number}")
                 self._addresses[name] = stack.enter_context(server).address
             self._stack = stack.pop_all()
@@ -172,7 +187,7 @@ class Simulation:
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder while it is worked in; the system lets go when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    with (folder / _LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,8 +4,16 @@ import signal
 
 import pytest
 
+from tests.peers.certificates import Certificates, write_certificates
+
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts_count() -> None:
     """Ctrl-C interrupts, even where whoever started the tests has it ignored, as ``nohup`` does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority's, an archive's and ours; one that has expired; a stranger's."""
+    return write_certificates(tmp_path_factory.mktemp("certificates"))

@@ -14,7 +14,7 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import AnyManifest, Reference, ReleaseManifest, StateManifest
 from federation.iodeep.signature import Signature
 from federation.networks import build
-from federation.pacs import Archive, ArchiveServer, association, contexts, server
+from federation.pacs import Archive, ArchiveServer, acceptor, association, contexts
 from federation.pacs.address import parse_address
 from tests.federation.iodeep.records import evaluation, version
 
@@ -123,14 +123,15 @@ def test_services_are_those_that_are_proposed_and_answered(tmp_path: Path) -> No
         assert UID(uid).name == name
         assert (uid in proposed) == (gateway != "-")
     ae = AE()
-    for row in services:
+    answered = [row for row in services if row[4] != "-"]
+    for row in answered:
         ae.add_requested_context(row[2], ExplicitVRLittleEndian)
     with (
         Archive(tmp_path / "archive") as archive,
         ArchiveServer(archive, ae_title="PEER") as peer,
     ):
         asked = ae.associate("127.0.0.1", parse_address(peer.address).port, ae_title="PEER")
-        assert len(asked.accepted_contexts) == len(services)
+        assert len(asked.accepted_contexts) == len(answered)
         asked.release()
 
 
@@ -153,7 +154,7 @@ def test_transfer_syntaxes_are_those_that_are_proposed() -> None:
         ("header of a weight part, bytes", weights.MAX_HEADER_BYTES),
         ("dimensions of a tensor", weights.MAX_DIMENSIONS),
         ("parameters of a network", build.MAX_PARAMETERS),
-        ("associations at once, of the embedded archive", server.MAX_ASSOCIATIONS),
+        ("associations at once, of the embedded archive", acceptor.MAX_ASSOCIATIONS),
     ],
 )
 def test_limits_are_those_of_the_code(limit: str, value: int) -> None:

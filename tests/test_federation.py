@@ -298,7 +298,7 @@ def test_a_site_whose_archive_fails_does_not_stop_the_others(tmp_path: Path) -> 
     simulation = Simulation(plan, tmp_path / "out")
     with simulation:
         list(simulation.import_images())
-        full = simulation.archive("B") / "incoming"
+        full = simulation.out / "archives" / "B" / "incoming"
         full.rmdir()
         full.write_text("no folder")
         simulation.run("test-full")

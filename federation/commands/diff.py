@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import JsonValue
 
+from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -28,7 +29,6 @@ from federation.iodeep.difference import (
 )
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
-from federation.pacs import open_gateway
 from federation.registry import Registry
 
 
@@ -52,7 +52,7 @@ def diff(
     a UID, or the end of one as tables show it (…12345678). Unless given, AFTER is
     the latest of --branch or the newest branch, and BEFORE its parent.
     """
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer))
         parsed = Line.parse(line)
         usual = branch or newest_branch(registry, parsed)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -18,7 +19,6 @@ from federation.commands.arguments import (
 from federation.commands.output import print_json
 from federation.exports import export_original, export_weights
 from federation.iodeep.labels import Line
-from federation.pacs import open_gateway
 from federation.registry import Registry
 
 _SUFFIXES = {False: ".safetensors", True: ".dcm"}
@@ -39,7 +39,7 @@ def export(
     """Write a version's weights to a file, or the version as an object of the original IODeep."""
     if file.suffix != _SUFFIXES[original]:
         raise typer.BadParameter(f"the file's name must end in {_SUFFIXES[original]}")
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer))
         parsed = Line.parse(line)
         version = version_of(registry, parsed, branch or newest_branch(registry, parsed), round)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import track
 
+from federation.commands.archive import open_archive
 from federation.commands.arguments import Json, NewBranch, Pacs
 from federation.commands.output import print_json, print_table
 from federation.config import Labels
@@ -101,7 +102,7 @@ def import_original(
     with tempfile.TemporaryDirectory(prefix="iodeep-") as scratch:
         adopted = adopted_version(found, parsed, branch, labels, Path(scratch))
         manifest = adopted.manifest
-        with open_gateway(pacs) as gateway:
+        with open_archive(pacs) as gateway:
             published = Registry(gateway, signer=signer).publish(manifest, adopted.parts)
     facts = {
         "line": str(manifest.line),

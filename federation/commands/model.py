@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -26,7 +27,6 @@ from federation.errors import RegistryError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
 from federation.iodeep.signature import SigningKey
-from federation.pacs import open_gateway
 from federation.registry import Registry
 
 
@@ -70,7 +70,7 @@ def pack(
     with tempfile.TemporaryDirectory(prefix="iodeep-") as scratch:
         tensors = read_checkpoint(weights, Path(scratch)) if weights else None
         manifest, parts = fresh_version(document, branch, tensors)
-        with open_gateway(pacs) as gateway:
+        with open_archive(pacs) as gateway:
             published = Registry(gateway, signer=signer).publish(manifest, parts)
     if json:
         print_json({**_described(manifest), "instances_stored": published.stored})
@@ -84,7 +84,7 @@ def pack(
 def list_lines(pacs: Pacs, json: Json = False) -> None:
     """List lines and branches with their latest complete version."""
     rows = []
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway)
         for branch in registry.branches():
             versions = registry.versions(branch.line, branch.name)
@@ -106,7 +106,7 @@ def list_lines(pacs: Pacs, json: Json = False) -> None:
 
 def show(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json = False) -> None:
     """Show the latest version of a branch: network, labels, lineage."""
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway)
         parsed = Line.parse(line)
         latest = registry.latest(parsed, branch or newest_branch(registry, parsed))
@@ -137,7 +137,7 @@ def history(
         raise typer.BadParameter("--graph shows all branches; leave out --branch")
     if signer and not graph:
         raise typer.BadParameter("--signer says whose releases count: give it with --graph")
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer))
         parsed = Line.parse(line)
         if graph:
@@ -179,7 +179,7 @@ def verify(
 ) -> None:
     """Fetch every record of a line (or one branch) and recompute every digest and link."""
     outcomes = []
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer))
         parsed = Line.parse(line)
         names = [branch] if branch else [found.name for found in registry.branches(parsed)]

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from federation import releases
+from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -20,7 +21,6 @@ from federation.commands.output import print_json, print_table, release_facts
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import ReleaseManifest
 from federation.iodeep.signature import SigningKey
-from federation.pacs import open_gateway
 from federation.registry import Registry
 
 Key = Annotated[Path, typer.Option(help="The private key that signs, of `iodeep key create`.")]
@@ -39,7 +39,7 @@ def promote(
 ) -> None:
     """Release a version: write a signed Key Object Selection document that points to it."""
     own = SigningKey.read(key)
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer, own.public), signer=own)
         parsed = Line.parse(line)
         version = version_of(registry, parsed, branch or newest_branch(registry, parsed), round)
@@ -57,7 +57,7 @@ def rollback(
 ) -> None:
     """Release again what was released before; nothing is deleted."""
     own = SigningKey.read(key)
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer, own.public), signer=own)
         release = releases.roll_back(registry, Line.parse(line), reason)
     _say(release, json=json)
@@ -65,7 +65,7 @@ def rollback(
 
 def released(line: LineArgument, pacs: Pacs, signer: Signers = None, json: Json = False) -> None:
     """Show the released version of a line, and all its release documents in their order."""
-    with open_gateway(pacs) as gateway:
+    with open_archive(pacs) as gateway:
         registry = Registry(gateway, trust=trust_of(signer))
         parsed = Line.parse(line)
         found = releases.read_releases(registry, parsed)

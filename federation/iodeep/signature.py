@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from federation.errors import CodecError, ConfigError, SignatureError
+from federation.secret import read_secret
 
 SIGNATURE_BYTES = 96
 MAX_KEY_FILE_BYTES = 4096
@@ -114,10 +115,7 @@ class SigningKey:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a PEM file that nobody but its owner can read. Raises :class:`ConfigError`."""
-        data = _read(path)
-        mode = path.stat().st_mode & 0o777
-        if mode & 0o077:
-            raise ConfigError(f"{path} has mode {mode:o}, so others can read it; chmod 600 it")
+        data = read_secret(path, what="key", max_bytes=MAX_KEY_FILE_BYTES)
         try:
             key = serialization.load_pem_private_key(data, password=None)
         except (ValueError, TypeError) as error:

@@ -1,22 +1,28 @@
 """Archives: the seam to any of them, and a small one of our own."""
 
-from federation.pacs.address import FolderAddress, parse_address
+from federation.pacs.address import DimseAddress, FolderAddress, WebAddress, parse_address
 from federation.pacs.archive import Archive
+from federation.pacs.dicomweb import DicomwebGateway
 from federation.pacs.dimse import DimseGateway
 from federation.pacs.folder import FolderGateway
-from federation.pacs.gateway import Gateway, Level
+from federation.pacs.gateway import Gateway, Level, Moved, untold
+from federation.pacs.limits import STANDARD, Limits
 from federation.pacs.server import ArchiveServer
 
-__all__ = ["Archive", "ArchiveServer", "Gateway", "Level", "open_gateway"]
+__all__ = ["Archive", "ArchiveServer", "Gateway", "Level", "Limits", "Moved", "open_gateway"]
 
 
-def open_gateway(address: str, *, timeout_s: float = 30.0) -> Gateway:
-    """The way to the archive at ``address``; ``timeout_s`` bounds every wait for an answer.
+def open_gateway(address: str, *, limits: Limits = STANDARD, moved: Moved = untold) -> Gateway:
+    """The way to the archive at ``address``, within ``limits``; ``moved`` is told of bytes.
 
     Nothing is connected until something is asked. Raises
-    :class:`~federation.errors.ConfigError` for what is no address.
+    :class:`~federation.errors.ConfigError` for what is no address, or names files that cannot
+    be used.
     """
-    parsed = parse_address(address)
-    if isinstance(parsed, FolderAddress):
-        return FolderGateway(parsed)
-    return DimseGateway(parsed, timeout_s=timeout_s)
+    match parse_address(address):
+        case FolderAddress() as folder:
+            return FolderGateway(folder, moved=moved)
+        case WebAddress() as web:
+            return DicomwebGateway(web, limits=limits, moved=moved)
+        case DimseAddress() as dimse:
+            return DimseGateway(dimse, limits=limits, moved=moved)

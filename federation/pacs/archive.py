@@ -6,24 +6,25 @@ a kill at any moment leaves at most files that nobody sees, which the next start
 """
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import Dataset
-from pynetdicom.dsutils import split_dataset
 
 from federation.closing import Closing
 from federation.errors import PacsError, StorageError
+from federation.pacs import integrity
 from federation.pacs.attributes import read_attributes
+from federation.pacs.files import COPY_BYTES, file_of, same_dataset, sync_folder
 from federation.pacs.gateway import Level
-from federation.pacs.index import Index
+from federation.pacs.index import Held, Index
+from federation.pacs.integrity import INDEX, INSTANCES, Condition, FolderLock
 from federation.pacs.receiving import IncomingFile, remove_abandoned
+from federation.pacs.room import RESERVE_BYTES, NoRoom, Room
 
-_COPY_BYTES = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,22 +51,41 @@ class Archive(Closing):
     incoming: in the folder too; files that are being received
     """
 
-    def __init__(self, folder: Path, *, create: bool = True) -> None:
-        """Raises :class:`PacsError` where ``folder`` is no archive and none may be made."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        create: bool = True,
+        quota_bytes: int | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        """No more than ``quota_bytes`` of instances are kept, and ``reserve_bytes`` of the disk
+        left free.
+
+        Raises :class:`PacsError` where ``folder`` is no archive and none may be made, or where
+        its index is gone, and :class:`~federation.pacs.index.DamagedIndex`.
+        """
         self.folder = folder
         self.incoming = folder / "incoming"
-        self._instances = folder / "instances"
-        index = folder / "index.sqlite"
-        if not create and not index.exists():
+        self._instances = folder / INSTANCES
+        if not create and not (folder / INDEX).exists():
             raise PacsError(
                 f"{folder} is no archive; expected the folder of `iodeep pacs serve` or of a run"
             )
+        integrity.require_index(folder)
         try:
             for path in (folder, self.incoming, self._instances):
                 path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PacsError(f"{folder} cannot hold an archive: {error.strerror}") from error
-        self._index = Index(index)
+        self._lock = FolderLock(folder)
+        try:
+            self._index = Index(folder / INDEX, size_of=self._size_of)
+            self.room = Room(folder, quota_bytes=quota_bytes, reserve_bytes=reserve_bytes)
+            self.room.held_bytes = self.held().bytes
+        except BaseException:
+            self._lock.close()
+            raise
 
     # --- storing --------------------------------------------------------------------------
 
@@ -76,10 +96,10 @@ class Archive(Closing):
         instance, :class:`DuplicateError` where its UID is taken by other content, and
         :class:`StorageError` where it cannot be read or written; then nothing of it stays.
         """
-        with IncomingFile(self.incoming) as copy:
+        with IncomingFile(self.incoming, self.room) as copy:
             try:
                 with path.open("rb") as original:
-                    shutil.copyfileobj(original, copy, _COPY_BYTES)
+                    shutil.copyfileobj(original, copy, COPY_BYTES)
             except OSError as error:
                 raise StorageError(f"{path.name} cannot be read: {error.strerror}") from error
             self.take(copy)
@@ -95,17 +115,20 @@ class Archive(Closing):
             try:
                 with self._index.transaction():
                     if self._index.holds(uid):
-                        if not _same_dataset(file.path, target):
+                        if not same_dataset(file.path, target):
                             raise DuplicateError(
                                 f"instance {uid} is stored with other content, which is kept"
                             )
                         return
-                    self._index.insert(row)
+                    self._index.insert({**row, "size": file.size()})
+                    held = self._index.held().bytes
+                    self.room.check(held)
                     if not target.parent.exists():
                         target.parent.mkdir(exist_ok=True)
-                        _sync_folder(self._instances)
+                        sync_folder(self._instances)
                     file.move(target)
-                    _sync_folder(target.parent)
+                    sync_folder(target.parent)
+                self.room.held_bytes = held
             except BaseException:
                 if not file.path.exists():
                     self._withdraw(uid)
@@ -121,23 +144,29 @@ class Archive(Closing):
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except NoRoom as error:
+            raise StorageError(f"an instance was refused: {error.strerror}") from error
         except OSError as error:
             why = "the disk is full" if error.errno in _FULL else (error.strerror or str(error))
             raise StorageError(
                 f"an instance cannot be written to {self.folder}: {why}; nothing was stored"
             ) from error
 
-    def remove_leftovers(self) -> int:
-        """Delete files of ingests that ended without a row; returns how many.
+    # --- checking -------------------------------------------------------------------------
 
-        What another process is storing at the moment stays.
+    def check(self) -> Condition:
+        """Whether index and files agree; what does not is not served, and leftovers are deleted.
+
+        Raises :class:`~federation.pacs.index.DamagedIndex`, and :class:`PacsError` where the
+        index is not that of these files.
         """
-        with self._index.transaction():
-            indexed = self._index.uids()
-            strays = [p for p in self._instances.glob("*/*.dcm") if p.stem not in indexed]
-            for path in strays:
-                path.unlink(missing_ok=True)
-        return len(strays) + remove_abandoned(self.incoming)
+        found = integrity.check(self._index, self._instances)
+        self.room.held_bytes = found.held.bytes
+        return replace(found, removed=found.removed + remove_abandoned(self.incoming))
+
+    def held(self) -> Held:
+        """How many instances there are, and the bytes of their files."""
+        return self._index.held()
 
     # --- finding --------------------------------------------------------------------------
 
@@ -163,28 +192,15 @@ class Archive(Closing):
         ]
 
     def _path(self, uid: str) -> Path:
-        return self._instances / f"{sum(uid.encode()) % 256:02x}" / f"{uid}.dcm"
+        return file_of(self._instances, uid)
+
+    def _size_of(self, uid: str) -> int:
+        """0 where the file is gone."""
+        with suppress(FileNotFoundError):
+            return self._path(uid).stat().st_size
+        return 0
 
     def close(self) -> None:
         """Close the index. Closing twice is harmless."""
         self._index.close()
-
-
-def _same_dataset(one: Path, other: Path) -> bool:
-    """Whether two files hold the same data set; preamble and file meta may differ."""
-    with one.open("rb") as a, other.open("rb") as b:
-        for path, file in ((one, a), (other, b)):
-            _, offset = split_dataset(path)
-            file.seek(offset)
-        while chunk := a.read(_COPY_BYTES):
-            if chunk != b.read(len(chunk)):
-                return False
-        return not b.read(1)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        self._lock.close()

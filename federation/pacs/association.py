@@ -8,8 +8,8 @@ import queue
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from pydicom.uid import (
@@ -31,6 +31,7 @@ from pydicom.uid import (
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 
+from federation.pacs.limits import Throttle
 from federation.pacs.receiving import discard_unfinished
 
 MAX_PDU_BYTES = 131072
@@ -39,6 +40,7 @@ MAX_PDU_BYTES = 131072
 MAX_CONTEXTS = 128
 """Of one association: their identifiers are the odd numbers to 255 (PS3.8 Section 9.3.2)."""
 
+_LONGEST_PDU_BYTES = 2**20
 _QUEUED_PDUS = 16
 
 TRANSFER_SYNTAXES: Sequence[str] = (
@@ -88,9 +90,62 @@ def stream(event: evt.Event) -> None:
     connection = _connection(event.assoc)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(event.assoc.network_timeout)
+    _receive_in_large_pieces(event.assoc)
     _bound_the_queue(event.assoc)
     _wait_while_it_comes(event.assoc)
     _leave_answers_to_who_asked(event.assoc)
+
+
+def _receive_in_large_pieces(association: Association) -> None:
+    """pynetdicom receives 4096 bytes at a time, and as many as a PDU says that it has.
+
+    Nobody may send a PDU longer than we announced, but for the one that begins an association.
+    """
+    connection = _connection(association)
+
+    def recv(nr_bytes: int) -> bytearray:
+        if nr_bytes > _LONGEST_PDU_BYTES:
+            return bytearray()  # read as a connection that broke off
+        received = bytearray(nr_bytes)
+        at = 0
+        with memoryview(received) as view:
+            while at < nr_bytes:
+                count = connection.recv_into(view[at:])
+                if count == 0:
+                    break
+                at += count
+        del received[at:]
+        return received
+
+    cast(Any, association.dul.socket).recv = recv
+
+
+def metered(moved: Callable[[int], None], throttle: Throttle) -> tuple[Any, Any]:
+    """The handler that counts what an association sends and receives, and slows it down.
+
+    Bind it after :data:`STREAMING`.
+    """
+
+    def meter(event: evt.Event) -> None:
+        connection = cast(Any, event.assoc.dul.socket)
+        send, recv = connection.send, connection.recv
+
+        def count(nr_bytes: int) -> None:
+            throttle.wait_for(nr_bytes)
+            moved(nr_bytes)
+
+        def counted_send(data: bytes) -> None:
+            count(len(data))
+            send(data)
+
+        def counted_recv(nr_bytes: int) -> bytearray:
+            received = recv(nr_bytes)
+            count(len(received))
+            return cast(bytearray, received)
+
+        connection.send, connection.recv = counted_send, counted_recv
+
+    return (evt.EVT_CONN_OPEN, meter)
 
 
 def _bound_the_queue(association: Association) -> None:
@@ -135,6 +190,25 @@ def _wait_while_it_comes(association: Association) -> None:
 
     association.bind(evt.EVT_PDU_RECV, count)
     association.dimse.get_msg = get_msg  # type: ignore[method-assign]
+
+
+@contextmanager
+def patient(association: Association, progress: Callable[[], int]) -> Iterator[None]:
+    """Wait for answers as long as ``progress`` grows, which what comes elsewhere makes it do."""
+    get = association.dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        while True:
+            before = progress()
+            answer = get(block)
+            if answer != (None, None) or not block or progress() == before:
+                return answer
+
+    association.dimse.get_msg = get_msg  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        association.dimse.get_msg = get  # type: ignore[method-assign]
 
 
 def _leave_answers_to_who_asked(association: Association) -> None:

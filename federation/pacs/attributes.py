@@ -7,13 +7,16 @@ and pydicom's conversions would put the values they complain about into a log.
 from pathlib import Path
 from typing import Final, cast
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
+from pydicom.uid import ExplicitVRBigEndian
 from pydicom.valuerep import PersonName
 
 from federation.errors import StorageError
+from federation.pacs.elements import Elements, NotWalkable, read_elements
 
 _STUDY = (
     "PatientID",
@@ -65,8 +68,16 @@ UIDS: Final = {
 }
 """Each level's unique key (PS3.4 Section C.6.2.1)."""
 
-_DEFER_BYTES = 1024
 _MAX_UID = 64
+_WANTED = frozenset(
+    cast(int, tag_for_keyword(keyword))
+    for keyword in (
+        *INDEXED,
+        "SpecificCharacterSet",
+        "MediaStorageSOPClassUID",
+        "MediaStorageSOPInstanceUID",
+    )
+)
 
 
 class NotStorable(StorageError):
@@ -109,35 +120,39 @@ def text_of(ds: Dataset, keyword: str) -> str:
 def read_attributes(path: Path) -> dict[str, str]:
     """The indexed attributes of a Part 10 file, and its ``transfer_syntax``, as text.
 
-    Reads no large value. Raises :class:`NotStorable`, and :class:`NotAsAnnounced` where the
-    data set is not the instance that its file meta names.
+    Holds no other element, whatever the file has. Raises :class:`NotStorable`, and
+    :class:`NotAsAnnounced` where the data set is not the instance that its file meta names.
     """
     try:
-        with path.open("rb") as file:
-            ds = dcmread(file, defer_size=_DEFER_BYTES, specific_tags=[*INDEXED])
-            is_whole = file.tell() == path.stat().st_size
+        meta, elements, syntax = read_elements(path, _WANTED)
+        ds = _dataset(elements, is_little_endian=syntax != ExplicitVRBigEndian)
         row = {keyword: text_of(ds, keyword) for keyword in INDEXED}
-        announced = {
-            "SOPInstanceUID": str(ds.file_meta.MediaStorageSOPInstanceUID),
-            "SOPClassUID": str(ds.file_meta.MediaStorageSOPClassUID),
-        }
-        row["transfer_syntax"] = str(ds.file_meta.TransferSyntaxUID)
+        about = _dataset(meta, is_little_endian=True)
     except OSError as error:
         raise StorageError(f"{path.name} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # pydicom raises anything on malformed data
+    except NotWalkable as error:
+        raise NotStorable(f"a data set cannot be understood: {error}") from error
+    except Exception as error:  # pydicom raises anything on malformed values
         raise NotStorable(f"a data set cannot be understood: {type(error).__name__}") from error
-    if not is_whole:  # an element's length leads past the end, or a delimiter never comes
-        raise NotStorable("a data set is cut short, or its lengths do not add up")
     for keyword in (*UIDS.values(), "SOPClassUID"):
         if not is_uid(row[keyword]):
             raise NotStorable(f"a data set has no valid {keyword}")
-    uid = row["SOPInstanceUID"]
-    for keyword, expected in announced.items():
+    for keyword in ("SOPInstanceUID", "SOPClassUID"):
+        expected = text_of(about, f"MediaStorage{keyword}")
         if row[keyword] != expected:
             raise NotAsAnnounced(
-                f"instance {uid} says {keyword} {row[keyword]}; its file meta says {expected}"
+                f"instance {row['SOPInstanceUID']} says {keyword} {row[keyword]}; "
+                f"its file meta says {expected!r:.70}"
             )
-    return row
+    return {**row, "transfer_syntax": syntax}
+
+
+def _dataset(elements: Elements, *, is_little_endian: bool) -> Dataset:
+    ds = Dataset()
+    for number, value in elements.items():
+        tag, vr = BaseTag(number), dictionary_VR(number)
+        ds[tag] = RawDataElement(tag, vr, len(value), value, 0, False, is_little_endian)
+    return ds
 
 
 def _decoded(element: RawDataElement, vr: str, ds: Dataset) -> str:

@@ -20,8 +20,10 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     ParametricMapStorage,
     SegmentationStorage,
+    StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
 
@@ -31,6 +33,8 @@ _QUESTIONS = (
     Verification,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+    StorageCommitmentPushModel,
 )
 # What matters most here comes first, in case the rest does not fit.
 _RECEIVED = tuple(

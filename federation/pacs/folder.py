@@ -10,8 +10,9 @@ from federation.closing import Closing
 from federation.errors import PacsError, StorageError
 from federation.pacs.address import FolderAddress
 from federation.pacs.archive import Archive
-from federation.pacs.gateway import Level
+from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.matching import check_keys, check_uids
+from federation.pacs.part10 import read_meta
 from federation.pacs.receiving import IncomingFile
 
 _COPY_BYTES = 2**20
@@ -20,9 +21,10 @@ _COPY_BYTES = 2**20
 class FolderGateway(Closing):
     """An archive's files, also while a server answers for them. Close it, or use ``with``."""
 
-    def __init__(self, address: FolderAddress) -> None:
+    def __init__(self, address: FolderAddress, *, moved: Moved = untold) -> None:
         """Raises :class:`PacsError` where the folder is no archive: looking makes none."""
         self._address = address
+        self._moved = moved
         self._archive = Archive(address.path, create=False)
 
     @property
@@ -48,6 +50,7 @@ class FolderGateway(Closing):
         try:
             for one in found:
                 paths.append(_copy(one.path, folder))
+                self._moved(paths[-1].stat().st_size)
         except OSError as error:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -60,6 +63,13 @@ class FolderGateway(Closing):
     def store(self, paths: Iterable[Path]) -> None:
         for path in paths:
             self._archive.ingest(path)
+            self._moved(path.stat().st_size)
+
+    def confirm(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            uid = read_meta(path).uid
+            if not self._archive.instances(instance=uid):
+                raise StorageError(f"instance {uid} is not in {self.address}")
 
     def release(self) -> None:
         """There is no association."""

@@ -4,7 +4,7 @@ Everything above (registry, data, apps) speaks to a PACS through :class:`Gateway
 what differs between archives stays behind it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -12,13 +12,21 @@ from typing import Literal, Protocol, Self
 from pydicom import Dataset
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
+Moved = Callable[[int], None]
+"""Told how many bytes were sent or received since it was last told; from any thread."""
+
+
+def untold(_: int) -> None:
+    """For who does not want to know what moves."""
 
 
 class Gateway(Protocol):
     """An open way to one archive. Close it, or use it as a context manager.
 
     Methods raise :class:`~federation.errors.PacsUnreachable` when the archive cannot be
-    reached and :class:`~federation.errors.PacsError` when it refuses or fails.
+    reached, however often it was tried, :class:`~federation.errors.PacsRefused` when it does not
+    let us in, and :class:`~federation.errors.PacsError` when it refuses or fails. Ctrl-C ends
+    any of them at once. Not for use from several threads at once.
     """
 
     @property
@@ -52,10 +60,19 @@ class Gateway(Protocol):
         """
 
     def store(self, paths: Iterable[Path]) -> None:
-        """Send Part 10 files, in order; stops at the first that the archive does not take.
+        """Send Part 10 files, in no order; stops at the first that the archive does not take.
 
-        Success means the archive answered so; whoever needs certainty reads back.
-        Raises :class:`StorageError` naming the SOP Instance UID and the status.
+        Nothing is held in memory. Success means that the archive answered so: see
+        :meth:`confirm`. Raises :class:`StorageError` naming the SOP Instance UID and the status.
+        Storing the same files again is harmless.
+        """
+
+    def confirm(self, paths: Iterable[Path]) -> None:
+        """Make sure that the archive has what was stored: some answer success and keep nothing.
+
+        By storage commitment (PS3.4 Annex J) where it is offered, or else by asking. Whoever needs
+        every byte for certain fetches and compares. Raises :class:`StorageError` naming an
+        instance that is not there.
         """
 
     def release(self) -> None:

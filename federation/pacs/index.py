@@ -5,8 +5,9 @@ May be open in several processes and used from several threads at once.
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from federation.pacs.attributes import INDEXED, KNOWN_AT, UIDS
 from federation.pacs.gateway import Level
 from federation.pacs.matching import matches
 
-_VERSION = 1
+_VERSION = 2
 _BUSY_S = 30.0
 _COUNTED: Mapping[Level, Mapping[str, str]] = {
     "STUDY": {
@@ -34,46 +35,108 @@ _COUNTED: Mapping[Level, Mapping[str, str]] = {
     "IMAGE": {},
 }
 _UTF_8 = "ISO_IR 192"
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_COLUMNS = f"{', '.join(f'{keyword} TEXT NOT NULL' for keyword in INDEXED)}, " + (
+    "transfer_syntax TEXT NOT NULL, size INTEGER NOT NULL, UNIQUE (SOPInstanceUID)"
+)
+# `lost` has the rows of instances whose files are not what they were. `held` adds up the others,
+# so that nobody needs to.
+_SCHEMA = (
+    f"CREATE TABLE IF NOT EXISTS instance ({_COLUMNS})",
+    f"CREATE TABLE IF NOT EXISTS lost ({_COLUMNS})",
+    "CREATE INDEX IF NOT EXISTS by_StudyInstanceUID ON instance (StudyInstanceUID)",
+    "CREATE INDEX IF NOT EXISTS by_SeriesInstanceUID ON instance (SeriesInstanceUID)",
+    "CREATE TABLE held (instances INTEGER NOT NULL, bytes INTEGER NOT NULL)",
+    "INSERT INTO held SELECT COUNT(*), COALESCE(SUM(size), 0) FROM instance",
+    "CREATE TRIGGER adds AFTER INSERT ON instance BEGIN "
+    "UPDATE held SET instances = instances + 1, bytes = bytes + NEW.size; END",
+    "CREATE TRIGGER takes AFTER DELETE ON instance BEGIN "
+    "UPDATE held SET instances = instances - 1, bytes = bytes - OLD.size; END",
+)
+
+Row = Mapping[str, str | int]
+"""The indexed attributes of an instance by keyword, its ``transfer_syntax``, and the ``size`` of
+its file in bytes."""
+
+
+class DamagedIndex(StorageError):
+    """The index cannot be read; it can be made anew from the instances' files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """How much there is in an archive."""
+
+    instances: int
+    bytes: int
 
 
 class Index(Closing):
     """Rows of indexed attributes, by SOP Instance UID. Close it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises :class:`PacsError` for what is no index, or one of a later version."""
+    def __init__(self, path: Path, *, size_of: Callable[[str], int]) -> None:
+        """``size_of`` gives the size of an instance's file, for an index that lacks it.
+
+        Raises :class:`PacsError` for one of a later version, :class:`DamagedIndex` for a file
+        that is no index or damaged.
+        """
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         with self._translated("opening"):
             self._database = sqlite3.connect(
                 path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
         try:
-            self._prepare()
+            self._prepare(size_of)
         except BaseException:
             self._database.close()
             raise
 
-    def _prepare(self) -> None:
-        columns = ", ".join(f"{keyword} TEXT NOT NULL" for keyword in INDEXED)
-        with self._translated("opening"), self._lock:
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise PacsError(
-                    f"the archive's index {self._path} is of version {version}, from a later "
-                    f"release; this one reads version {_VERSION}"
-                )
+    def _prepare(self, size_of: Callable[[str], int]) -> None:
+        with self._translated("opening"):
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
-            self._database.execute(
-                f"CREATE TABLE IF NOT EXISTS instance ({columns}, transfer_syntax TEXT NOT NULL, "
-                "UNIQUE (SOPInstanceUID))"
-            )
-            for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
-                self._database.execute(
-                    f"CREATE INDEX IF NOT EXISTS by_{keyword} ON instance ({keyword})"
-                )
-            if version != _VERSION:
+            if self._version() == _VERSION:
+                return
+        with self.transaction():
+            if self._version() != _VERSION:  # no other process did it in between
+                if self._lacks_sizes():
+                    self._add_sizes(size_of)
+                for statement in _SCHEMA:
+                    self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _version(self) -> int:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise PacsError(
+                f"the archive's index {self._path} is of version {version}, from a later "
+                f"release; this one reads version {_VERSION}"
+            )
+        return int(version)
+
+    def _lacks_sizes(self) -> bool:
+        columns = [name for _, name, *_ in self._database.execute("PRAGMA table_info(instance)")]
+        return bool(columns) and "size" not in columns
+
+    def _add_sizes(self, size_of: Callable[[str], int]) -> None:
+        """From version 1."""
+        self._database.execute("ALTER TABLE instance ADD COLUMN size INTEGER NOT NULL DEFAULT 0")
+        self._database.executemany(
+            "UPDATE instance SET size = ? WHERE SOPInstanceUID = ?",
+            [(size_of(uid), uid) for uid in self.sizes()],
+        )
+
+    def check(self) -> None:
+        """Raises :class:`DamagedIndex` where sqlite finds it so."""
+        (found,) = self._rows("PRAGMA quick_check(1)", [])[0]
+        if found != "ok":
+            raise self._damaged(str(found))
+
+    def held(self) -> Held:
+        """How many instances there are, and the bytes of their files."""
+        ((instances, size),) = self._rows("SELECT instances, bytes FROM held", [])
+        return Held(instances=instances, bytes=size)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -93,9 +156,11 @@ class Index(Closing):
 
     # --- within a transaction -------------------------------------------------------------
 
-    def insert(self, row: Mapping[str, str]) -> None:
+    def insert(self, row: Row) -> None:
+        """Add an instance; what was lost under its UID is forgotten."""
         names = ", ".join(row)
         marks = ", ".join("?" for _ in row)
+        self._database.execute("DELETE FROM lost WHERE SOPInstanceUID = ?", [row["SOPInstanceUID"]])
         self._database.execute(
             f"INSERT INTO instance ({names}) VALUES ({marks})", list(row.values())
         )
@@ -104,9 +169,31 @@ class Index(Closing):
         found = self._database.execute("SELECT 1 FROM instance WHERE SOPInstanceUID = ?", [uid])
         return found.fetchone() is not None
 
-    def uids(self) -> set[str]:
-        """The SOP Instance UIDs of all rows."""
-        return {uid for (uid,) in self._database.execute("SELECT SOPInstanceUID FROM instance")}
+    def sizes(self) -> dict[str, int]:
+        """The sizes of all instances' files, by SOP Instance UID."""
+        return dict(self._database.execute("SELECT SOPInstanceUID, size FROM instance"))
+
+    def lost_sizes(self) -> dict[str, int]:
+        """The sizes that lost instances' files should have."""
+        return dict(self._database.execute("SELECT SOPInstanceUID, size FROM lost"))
+
+    def lose(self, uids: Iterable[str]) -> None:
+        """Let nobody find these instances, but remember them."""
+        self._move(uids, "instance", "lost")
+
+    def regain(self, uids: Iterable[str]) -> None:
+        """Take lost instances back."""
+        self._move(uids, "lost", "instance")
+
+    def _move(self, uids: Iterable[str], source: str, target: str) -> None:
+        names = ", ".join((*INDEXED, "transfer_syntax", "size"))
+        for uid in uids:
+            self._database.execute(
+                f"INSERT INTO {target} ({names}) "
+                f"SELECT {names} FROM {source} WHERE SOPInstanceUID = ?",
+                [uid],
+            )
+            self._database.execute(f"DELETE FROM {source} WHERE SOPInstanceUID = ?", [uid])
 
     # --- searching ------------------------------------------------------------------------
 
@@ -152,9 +239,17 @@ class Index(Closing):
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:  # the rest says where
+                raise self._damaged(str(error)) from error
             raise StorageError(f"{doing} the archive's index {self._path} failed: {error}") from (
                 error
             )
+
+    def _damaged(self, why: str) -> DamagedIndex:
+        return DamagedIndex(
+            f"the archive's index {self._path} is damaged ({why}); nothing was changed. It can be "
+            f"made anew from the instances' files: iodeep pacs serve {self._path.parent} --rebuild"
+        )
 
     def close(self) -> None:
         """Closing twice is harmless."""

@@ -19,20 +19,26 @@ from pynetdicom import dimse_messages, evt
 from pynetdicom.association import Association
 
 from federation.closing import Closing
+from federation.pacs.room import Room
 
-_FOLDERS: "WeakKeyDictionary[Association, Path]" = WeakKeyDictionary()
+_PLACES: "WeakKeyDictionary[Association, tuple[Path, Room | None]]" = WeakKeyDictionary()
+_FILES: "WeakKeyDictionary[Association, list[IncomingFile]]" = WeakKeyDictionary()
 
 
 class IncomingFile(Closing):
     """A file that is being written, under a name of its own and locked; gone when closed.
 
     A write that fails is remembered, not raised: pynetdicom writes in the thread that serves
-    the connection, and an exception there would leave the peer without any answer.
+    the connection, and an exception there would leave the peer without any answer. Whatever
+    comes after it is let go, and what came before it: it shall not fill a disk that is full.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: Room | None = None) -> None:
+        """With a ``room``, no more is written than it has."""
         self.path = folder
         self.error: OSError | None = None
+        self._room = room
+        self._taken = 0
         self._descriptor = -1
         try:
             self._descriptor, name = tempfile.mkstemp(dir=folder, prefix="incoming-")
@@ -51,14 +57,32 @@ class IncomingFile(Closing):
     def file(self) -> Self:
         return self
 
+    @property
+    def closed(self) -> bool:
+        return self._descriptor < 0
+
     def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view and self.error is None:
+        if self.error is None:
             try:
-                view = view[os.write(self._descriptor, view) :]
+                self._write(memoryview(data))
             except OSError as error:
                 self.error = error
+                with suppress(OSError):
+                    os.truncate(self._descriptor, 0)
+                self._give_back()
         return len(data)
+
+    def _write(self, view: memoryview) -> None:
+        if self._room is not None:
+            self._room.take(len(view))
+            self._taken += len(view)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _give_back(self) -> None:
+        if self._room is not None:
+            self._room.give_back(self._taken)
+            self._taken = 0
 
     def flush(self) -> None:
         """Nothing is held back; writes are the size of a PDU."""
@@ -69,6 +93,7 @@ class IncomingFile(Closing):
             self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
+            self._give_back()
 
     # What its receiver uses.
 
@@ -76,6 +101,11 @@ class IncomingFile(Closing):
         """Raises the :class:`OSError` of the first write that failed."""
         if self.error is not None:
             raise self.error
+
+    def size(self) -> int:
+        """In bytes. Raises :class:`OSError`."""
+        self.check()
+        return os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
         """Make what was written durable. Raises :class:`OSError`."""
@@ -86,6 +116,7 @@ class IncomingFile(Closing):
         """Give the file its place, in one step. Raises :class:`OSError`."""
         self.check()
         self.path.replace(target)
+        self._give_back()
 
 
 def remove_abandoned(folder: Path) -> int:
@@ -99,9 +130,9 @@ def remove_abandoned(folder: Path) -> int:
     return removed
 
 
-def receive_into(association: Association, folder: Path) -> None:
-    """Let what comes in over an association be written into ``folder``."""
-    _FOLDERS[association] = folder
+def receive_into(association: Association, folder: Path, room: Room | None = None) -> None:
+    """Let what comes in over an association be written into ``folder``, as far as there is room."""
+    _PLACES[association] = folder, room
 
 
 def discard_unfinished(event: evt.Event) -> None:
@@ -112,11 +143,20 @@ def discard_unfinished(event: evt.Event) -> None:
         file.close()
 
 
+def discard_all(association: Association) -> None:
+    """Close the files of an association that has ended, those that nobody took among them."""
+    for file in _FILES.pop(association, []):
+        file.close()
+
+
 def _file_of_this_thread(**options: Any) -> Any:
     """Made in the thread of the association that it is for."""
     association = getattr(threading.current_thread(), "assoc", None)
-    folder = _FOLDERS.get(association) if isinstance(association, Association) else None
-    return tempfile.NamedTemporaryFile(**options) if folder is None else IncomingFile(folder)
+    if not isinstance(association, Association) or association not in _PLACES:
+        return tempfile.NamedTemporaryFile(**options)
+    file = IncomingFile(*_PLACES[association])
+    _FILES[association] = [*(f for f in _FILES.get(association, []) if not f.closed), file]
+    return file
 
 
 # By name, as the type of what is replaced is tempfile's own.

@@ -5,16 +5,14 @@ Instances stream between the association and the archive's files in both directi
 
 import errno
 import logging
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import UID
-from pynetdicom import AllStoragePresentationContexts, build_context, evt
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -24,40 +22,43 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 from federation.closing import Closing
 from federation.errors import PacsError, StorageError
+from federation.pacs.acceptor import Acceptor
 from federation.pacs.address import DimseAddress, check_ae_title
+from federation.pacs.admission import Admission, Caller
 from federation.pacs.archive import Archive, DuplicateError, StoredInstance
 from federation.pacs.association import (
     MAX_CONTEXTS,
     STREAMING,
     TRANSFER_SYNTAXES,
     application_entity,
-    cut_off,
 )
 from federation.pacs.attributes import UIDS, NotAsAnnounced, NotStorable, text_of
 from federation.pacs.gateway import Level
 from federation.pacs.matching import has_upper_keys
 from federation.pacs.receiving import IncomingFile, receive_into
+from federation.pacs.sending import CANCEL, PENDING, send_from_files, sent
+from federation.pacs.tls import Tls
 
-MAX_ASSOCIATIONS = 32
 TIMEOUT_S = 120.0
 
 # PS3.4 Annexes B.2.3, C.4.1.1.4, C.4.2.1.5 and C.4.3.1.4; PS3.7 Annex C
 SUCCESS = 0x0000
-PENDING = 0xFF00
-CANCEL = 0xFE00
 DUPLICATE = 0x0111
 OUT_OF_RESOURCES = 0xA700
-UNKNOWN_DESTINATION = 0xA801
 NOT_THE_SOP_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 _log = logging.getLogger("iodeep.pacs")
 
 
+# Of commands, whose identifiers are small. Deflated ones could inflate to anything.
+_IDENTIFIER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
+
+
 class ArchiveServer(Closing):
     """An archive answering at an address. Close it, or use it as a context manager.
 
-    destinations: the application entities that C-MOVE may send to, by title: host and port
+    condition: what the check of the archive found at the start
     """
 
     def __init__(
@@ -67,45 +68,46 @@ class ArchiveServer(Closing):
         ae_title: str = "IODEEP",
         host: str = "127.0.0.1",
         port: int = 0,
-        destinations: Mapping[str, tuple[str, int]] | None = None,
+        callers: Iterable[Caller] = (),
+        destinations: Iterable[DimseAddress] = (),
+        tls: Tls | None = None,
     ) -> None:
-        """Port 0 is any free one. Raises :class:`PacsError` where it cannot be listened at."""
+        """Port 0 is any free one. Raises :class:`PacsError` where it cannot be listened at.
+
+        callers:      who may associate; everybody unless some are named
+        destinations: the application entities that C-MOVE may send to
+        tls:          our certificate; with a ``ca``, callers must have one of it, too
+
+        Raises what :meth:`Archive.check` does, too, and :class:`ConfigError` for TLS files that
+        cannot be used.
+        """
         self.archive = archive
         self._closed = False
         self.ae_title = check_ae_title(ae_title)
-        self._destinations = dict(destinations or {})
-        archive.remove_leftovers()
-        ae = application_entity(self.ae_title, timeout_s=TIMEOUT_S)
-        ae.require_called_aet = True
-        ae.maximum_associations = MAX_ASSOCIATIONS
-        ae.add_supported_context(Verification)
-        ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-        ae.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
-        ae.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
-        for context in AllStoragePresentationContexts:
-            ae.add_supported_context(
-                cast(UID, context.abstract_syntax),
-                list(TRANSFER_SYNTAXES),
-                scu_role=True,
-                scp_role=True,
-            )
+        self._destinations = {one.called: one for one in destinations}
+        secured = None if tls is None else tls.server()
+        self.condition = archive.check()
         handlers: list[Any] = [
-            *STREAMING,
             (evt.EVT_CONN_OPEN, self._on_open),
-            (evt.EVT_ESTABLISHED, _send_from_files),
+            *STREAMING,
+            (evt.EVT_ESTABLISHED, send_from_files),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
             (evt.EVT_C_GET, self._on_get),
             (evt.EVT_C_MOVE, self._on_move),
         ]
         try:
-            server = ae.start_server((host, port), block=False, evt_handlers=handlers)
+            self._acceptor = Acceptor(
+                _application_entity(self.ae_title),
+                (host, port),
+                admission=Admission.of(callers),
+                tls=secured,
+                handlers=handlers,
+            )
         except (OSError, OverflowError) as error:
             raise PacsError(_not_listening(host, port, error)) from error
-        self._server = cast(Any, server)
-        self._server.contexts = _ReadOnly(self._server.contexts)
         self.host = host
-        self.port: int = self._server.server_address[1]
+        self.port = int(self._acceptor.server_address[1])
 
     @property
     def address(self) -> str:
@@ -117,19 +119,17 @@ class ArchiveServer(Closing):
         if self._closed:
             return
         self._closed = True
-        self._server.shutdown()
-        for association in self._server.active_associations:
-            cut_off(association)
+        self._acceptor.close()
 
     # --- what is asked --------------------------------------------------------------------
 
     def _on_open(self, event: evt.Event) -> None:
-        receive_into(event.assoc, self.archive.incoming)
+        receive_into(event.assoc, self.archive.incoming, self.archive.room)
 
     def _on_store(self, event: evt.Event) -> int:
-        file = cast(IncomingFile, cast(C_STORE, event.request)._dataset_file)
         try:
-            self.archive.take(file)
+            with cast(IncomingFile, cast(C_STORE, event.request)._dataset_file) as file:
+                self.archive.take(file)
         except NotAsAnnounced as error:
             _log.warning("C-STORE refused: %s", error)
             return NOT_THE_SOP_CLASS
@@ -165,7 +165,7 @@ class ArchiveServer(Closing):
             yield NOT_THE_SOP_CLASS, None
             return
         yield len(found)
-        yield from _sent(found, event)
+        yield from sent(found, event)
 
     def _on_move(self, event: evt.Event) -> Iterator[Any]:
         destination = self._destinations.get(str(event.move_destination).strip())
@@ -175,14 +175,16 @@ class ArchiveServer(Closing):
         found = self._retrieved(event.identifier) or []
         contexts = sorted({(one.sop_class, one.transfer_syntax) for one in found})
         yield (
-            *destination,
+            destination.host,
+            destination.port,
             {
                 "contexts": [build_context(*pair) for pair in contexts[:MAX_CONTEXTS]],
-                "evt_handlers": [*STREAMING, (evt.EVT_ESTABLISHED, _send_from_files)],
+                "evt_handlers": [*STREAMING, (evt.EVT_ESTABLISHED, send_from_files)],
+                "tls_args": destination.tls and (destination.tls.client(), destination.host),
             },
         )
         yield len(found)
-        yield from _sent(found, event)
+        yield from sent(found, event)
 
     def _retrieved(self, identifier: Dataset) -> list[StoredInstance] | None:
         """The instances that a request names, by the unique keys of its level; None if by none."""
@@ -196,13 +198,24 @@ class ArchiveServer(Closing):
         )
 
 
-class _ReadOnly(list[PresentationContext]):
-    """What the archive supports: pynetdicom copies 150 contexts for each association, with 14
-    transfer syntaxes each, and changes none. That took most of an association's time.
-    """
-
-    def __deepcopy__(self, memo: object) -> list[PresentationContext]:
-        return list(self)
+def _application_entity(title: str) -> AE:
+    ae = application_entity(title, timeout_s=TIMEOUT_S)
+    ae.require_called_aet = True
+    for question in (
+        Verification,
+        StudyRootQueryRetrieveInformationModelFind,
+        StudyRootQueryRetrieveInformationModelGet,
+        StudyRootQueryRetrieveInformationModelMove,
+    ):
+        ae.add_supported_context(question, _IDENTIFIER_SYNTAXES)
+    for context in AllStoragePresentationContexts:
+        ae.add_supported_context(
+            cast(UID, context.abstract_syntax),
+            list(TRANSFER_SYNTAXES),
+            scu_role=True,
+            scp_role=True,
+        )
+    return ae
 
 
 def _level(identifier: Dataset) -> Level | None:
@@ -222,39 +235,3 @@ def _not_listening(host: str, port: int, error: OSError | OverflowError) -> str:
         return f"port {port} on {host} is in use; choose another with --port, or 0 for any free one"
     why = getattr(error, "strerror", None) or str(error)
     return f"port {port} on {host} cannot be listened at ({why}); choose another with --port"
-
-
-# --- sending files ------------------------------------------------------------------------
-
-
-class _Stored(Dataset):
-    """Stands for an instance in a file: pynetdicom's services want a Dataset to pass on."""
-
-    path: Path
-
-
-def _sent(found: list[StoredInstance], event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-    for instance in found:
-        if event.is_cancelled:
-            yield CANCEL, None
-            return
-        stored = _Stored()
-        stored.SOPInstanceUID = instance.uid
-        object.__setattr__(stored, "path", instance.path)
-        yield PENDING, stored
-
-
-def _send_from_files(event: evt.Event) -> None:
-    """Handler of EVT_ESTABLISHED: let the association send a :class:`_Stored` from its file.
-
-    pynetdicom's retrieve services pass datasets to ``send_c_store``, which takes a path as
-    well; in between they insist on a Dataset.
-    """
-    association = event.assoc
-    send = association.send_c_store
-
-    def send_c_store(dataset: Any, *args: Any, **kwargs: Any) -> Dataset:
-        source = dataset.path if isinstance(dataset, _Stored) else dataset
-        return send(source, *args, **kwargs)
-
-    association.send_c_store = send_c_store  # type: ignore[method-assign]

@@ -42,6 +42,7 @@ def import_cases(cases: Iterable[Case], gateway: Gateway) -> Iterator[Stored | Q
                 yield Quarantined(case=case, problem=error.problem, detail=str(error))
                 continue
             gateway.store(paths)
+            gateway.confirm(paths)
         yield Stored(case=case, instances=len(paths))
 
 

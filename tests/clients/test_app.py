@@ -11,12 +11,12 @@ from pynetdicom.association import Association
 
 from clients.training import Trainer
 from federation.config import read_experiment
-from federation.iodeep.manifest import StateManifest, VersionManifest
+from federation.iodeep.manifest import AGGREGATOR, StateManifest, VersionManifest
 from federation.iodeep.weights import Tensor
 from federation.pacs import open_gateway
 from federation.registry import Registry
 from server.report.summary import read_lines
-from server.simulation import AGGREGATOR, Simulation
+from server.simulation import Simulation
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 Run = Callable[..., Path]

@@ -35,6 +35,7 @@ def tensors(seed: int = 0) -> dict[str, Tensor]:
 def version(
     weights: Mapping[str, Tensor] | None = None,
     *,
+    line: Line = LINE,
     branch: str = "main",
     round: int = 0,
     parent: Reference | None = None,
@@ -43,7 +44,7 @@ def version(
     """A version's manifest and its parts' bytes."""
     described, parts = describe_weights(tensors() if weights is None else weights, part_bytes)
     manifest = VersionManifest(
-        line=LINE,
+        line=line,
         branch=branch,
         round=round,
         architecture=Architecture(network="monai.UNet", arguments={"channels": [4, 8]}),

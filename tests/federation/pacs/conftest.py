@@ -1,5 +1,8 @@
 """An embedded archive on a free loopback port, and instances to put into it."""
 
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +12,27 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
+from federation.pacs import Archive, ArchiveServer, Gateway, Limits, open_gateway
 
 Make = Callable[..., Path]
+
+
+def once(timeout_s: float) -> Limits:
+    """No second attempt."""
+    return Limits(timeout_s=timeout_s, attempts=1)
+
+
+def interrupt_after(moment: threading.Event) -> threading.Thread:
+    """Ctrl-C in the main thread, shortly after a moment."""
+
+    def interrupt() -> None:
+        moment.wait(10)
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    return thread
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from pydicom.uid import UID, generate_uid
 
 from federation.errors import PacsError, PacsUnreachable, StorageError
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
+from federation.pacs.address import DimseAddress
 from federation.pacs.receiving import IncomingFile
-from tests.federation.pacs.conftest import Make
+from tests.federation.pacs.conftest import Make, once
 from tests.peers import peer
 
 
@@ -149,7 +150,7 @@ def test_a_closed_port_is_named() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with (
-        open_gateway(f"dimse://PEER@127.0.0.1:{port}", timeout_s=5) as gateway,
+        open_gateway(f"dimse://PEER@127.0.0.1:{port}", limits=once(5)) as gateway,
         pytest.raises(PacsUnreachable, match=str(port)),
     ):
         gateway.echo()
@@ -161,7 +162,10 @@ def test_a_host_that_never_answers_ends_the_wait() -> None:
         silent.listen()
         address = f"dimse://PEER@127.0.0.1:{silent.getsockname()[1]}"
         begin = time.monotonic()
-        with open_gateway(address, timeout_s=1) as gateway, pytest.raises(PacsUnreachable):
+        with (
+            open_gateway(address, limits=once(1)) as gateway,
+            pytest.raises(PacsUnreachable),
+        ):
             gateway.echo()
         assert time.monotonic() - begin < 15
 
@@ -302,7 +306,7 @@ def test_a_kill_loses_nothing_acknowledged_and_shows_nothing_else(
         killer = threading.Timer(draw.uniform(0.05, 0.6), process.kill)
         killer.start()
         try:
-            with open_gateway(address, timeout_s=5) as gateway:
+            with open_gateway(address, limits=once(5)) as gateway:
                 while True:
                     path = make()
                     uid = dcmread(path, stop_before_pixels=True).SOPInstanceUID
@@ -363,7 +367,7 @@ def test_c_move_sends_to_a_known_ae_and_refuses_others(
         Archive(tmp_path / "other") as other,
         ArchiveServer(other, ae_title="OTHER") as destination,
         ArchiveServer(
-            archive, ae_title="PEER", destinations={"OTHER": ("127.0.0.1", destination.port)}
+            archive, ae_title="PEER", destinations=[DimseAddress.parse(destination.address)]
         ) as server,
     ):
         keys = ("-S", "-k", "QueryRetrieveLevel=SERIES", "-k", "StudyInstanceUID=1.2.3.1",
@@ -389,7 +393,7 @@ def test_an_archive_that_hangs_in_mid_transfer_ends_the_wait(
     path = big_instance(make, 100)
     process = serve(tmp_path / "hanging")
     try:
-        with open_gateway(address_of(process), timeout_s=3) as gateway:
+        with open_gateway(address_of(process), limits=once(3)) as gateway:
             if doing == "fetch":
                 gateway.store([path])
             threading.Timer(0.2, process.send_signal, [signal.SIGSTOP]).start()

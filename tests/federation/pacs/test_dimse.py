@@ -3,14 +3,13 @@
 import re
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,9 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageError
 from federation.pacs import Archive, ArchiveServer, open_gateway
 from federation.pacs.association import cut_off
-from tests.federation.pacs.conftest import Make
+from tests.federation.pacs.conftest import Make, interrupt_after, once
 from tests.peers import peer
+from tests.peers.proxy import Fault, proxy
 
 SERIES = {"study": "1.2.3.1", "series": "1.2.3.1.1"}
 SYNTAXES = [
@@ -162,19 +162,6 @@ def test_no_answer_is_lost_where_questions_follow_at_once(
     assert found == [2] * 3
 
 
-def interrupt_after(moment: threading.Event) -> threading.Thread:
-    """Ctrl-C in the main thread, shortly after a moment."""
-
-    def interrupt() -> None:
-        moment.wait(10)
-        time.sleep(0.2)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    return thread
-
-
 def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:
     """Neither the interrupt nor closing waits; without an answer a release would."""
     asked = threading.Event()
@@ -191,7 +178,7 @@ def test_an_interrupted_question_does_not_wait_for_its_answer() -> None:
     )
 
     thread = interrupt_after(asked)
-    gateway = open_gateway(f"dimse://SLOW@127.0.0.1:{slow.server_address[1]}", timeout_s=30)
+    gateway = open_gateway(f"dimse://SLOW@127.0.0.1:{slow.server_address[1]}", limits=once(30))
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt), gateway:
         gateway.find("STUDY", {})
@@ -216,7 +203,7 @@ def test_an_interrupted_release_is_not_asked_for_again(monkeypatch: pytest.Monke
     handlers = [(evt.EVT_PDU_RECV, on_pdu), (evt.EVT_C_FIND, lambda event: [(0x0000, None)])]
     slow: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     thread = interrupt_after(asked)
-    gateway = open_gateway(f"dimse://SLOW@127.0.0.1:{slow.server_address[1]}", timeout_s=30)
+    gateway = open_gateway(f"dimse://SLOW@127.0.0.1:{slow.server_address[1]}", limits=once(30))
 
     def ask_and_close() -> None:
         with gateway:
@@ -244,7 +231,7 @@ def test_what_listens_and_speaks_no_dicom_is_said() -> None:
         thread.start()
         address = f"dimse://PEER@127.0.0.1:{listening.getsockname()[1]}"
         with (
-            open_gateway(address, timeout_s=3) as gateway,
+            open_gateway(address, limits=once(3)) as gateway,
             pytest.raises(PacsUnreachable, match="Is it a DICOM archive"),
         ):
             gateway.echo()
@@ -260,53 +247,19 @@ def test_reasons_for_no_association_differ() -> None:
         ("dimse://PEER@no-such-host.invalid:104", "Is the host right"),
     ):
         with (
-            open_gateway(address, timeout_s=3) as gateway,
+            open_gateway(address, limits=once(3)) as gateway,
             pytest.raises(PacsUnreachable, match=said),
         ):
             gateway.echo()
-
-
-@contextmanager
-def slow_line(port: int, megabytes_per_s: float) -> Iterator[int]:
-    """A port of a relay that passes so much, and no more, in both directions."""
-    chunk = 64 * 1024
-
-    def pass_on(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(chunk):
-                time.sleep(len(data) / megabytes_per_s / 1e6)
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-    def relay(listening: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = listening.accept()
-                far = socket.create_connection(("127.0.0.1", port))
-                ends.extend((near, far))
-                for pair in ((near, far), (far, near)):
-                    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, chunk)
-                    threading.Thread(target=pass_on, args=pair, daemon=True).start()
-
-    ends: list[socket.socket] = []
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        threading.Thread(target=relay, args=(listening,), daemon=True).start()
-        yield listening.getsockname()[1]
-        listening.shutdown(socket.SHUT_RDWR)
-    for end in ends:
-        end.close()
 
 
 def test_a_large_instance_over_a_slow_line_takes_longer_than_an_answer_may(
     server: ArchiveServer, make: Make, tmp_path: Path
 ) -> None:
     path = make(PixelData=bytes(20_000_000))
-    with slow_line(server.port, megabytes_per_s=4) as port:
+    with proxy(server.port, Fault(bytes_per_s=4e6)) as line:
         begin = time.monotonic()
-        with open_gateway(f"dimse://PEER@127.0.0.1:{port}", timeout_s=2) as gateway:
+        with open_gateway(f"dimse://PEER@127.0.0.1:{line.port}", limits=once(2)) as gateway:
             gateway.store([path])
             assert time.monotonic() - begin > 3
             (got,) = gateway.fetch(tmp_path, **SERIES)
@@ -449,5 +402,5 @@ def test_dcmtk_s_archive_stores_finds_and_gives_back(
         (found,) = gateway.find("SERIES", keys)
         (got,) = gateway.fetch(tmp_path, study="1.2.3.1", series=str(found.SeriesInstanceUID))
         assert dcmread(got).PixelData == dcmread(sent[1]).PixelData
-        with pytest.raises(PacsError, match="not there"):
+        with pytest.raises(PacsError, match="is not in"):
             gateway.fetch(tmp_path, study="1.2.3.1", series="1.2.3.9")

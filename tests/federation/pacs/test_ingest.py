@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
 from federation.errors import PacsError, StorageError
-from federation.pacs import Archive, Gateway, open_gateway
+from federation.pacs import Archive, Gateway
 from federation.pacs import archive as archive_module
 from federation.pacs.attributes import NotAsAnnounced, NotStorable
 from federation.pacs.receiving import IncomingFile
@@ -125,7 +124,7 @@ def test_a_failure_after_the_move_leaves_nothing_and_recovers(
     def full(folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(archive_module, "_sync_folder", full)
+    monkeypatch.setattr(archive_module, "sync_folder", full)
     with pytest.raises(StorageError, match="disk is full"):
         archive.ingest(path)
     assert archive.instances() == []
@@ -141,7 +140,7 @@ def test_leftovers_go_and_what_is_being_received_stays(archive: Archive, make: M
     (archive.folder / "instances" / "00").mkdir(exist_ok=True)
     (archive.folder / "instances" / "00" / "1.2.3.dcm").write_bytes(b"never committed")
     with IncomingFile(archive.incoming) as receiving:
-        assert archive.remove_leftovers() == 2
+        assert archive.check().removed == 2
         assert receiving.path.exists()
     assert files(archive) == [archive.instances()[0].path]
 
@@ -163,15 +162,3 @@ def test_what_is_no_archive_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     with pytest.raises(PacsError, match="cannot hold an archive"):
         Archive(tmp_path / "file")
-    (tmp_path / "index.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(PacsError, match="index"):
-        open_gateway(f"folder:{tmp_path}")
-
-
-def test_an_index_of_a_later_release_is_left_alone(archive: Archive) -> None:
-    archive.close()
-    database = sqlite3.connect(archive.folder / "index.sqlite")
-    database.execute("PRAGMA user_version = 99")
-    database.close()
-    with pytest.raises(PacsError, match="later release"):
-        Archive(archive.folder)

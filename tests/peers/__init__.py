@@ -3,17 +3,21 @@
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+PACKAGES = "dcmtk dicom3tools orthanc orthanc-dicomweb"
+
+_DAEMONS = "/usr/sbin"  # not in everybody's PATH
 
 
 def peer(program: str) -> str:
     """The path of another's program; skips without it, and fails where peers are required."""
-    path = shutil.which(program)
+    path = shutil.which(program) or shutil.which(program, path=_DAEMONS)
     if path is None:
-        _lack(f"{program} is not installed (apt-get install dcmtk dicom3tools)")
+        lack(f"{program} is not installed (apt-get install --no-install-recommends {PACKAGES})")
     return str(path)
 
 
@@ -25,7 +29,8 @@ def shared_data(name: str) -> Path:
     return path
 
 
-def _lack(what: str) -> None:
+def lack(what: str) -> NoReturn:
+    """Skips, and fails where peers are required."""
     if os.environ.get("IODEEP_PEERS") == "required":
         pytest.fail(f"required in CI: {what}")
     pytest.skip(what)

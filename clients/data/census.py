@@ -94,6 +94,7 @@ def find_labelled_series(
     *,
     known: Headers | None = None,
     examined: Studies | None = None,
+    most: int | None = None,
 ) -> Census:
     """Match every image series that answers ``table.query`` with its SEG.
 
@@ -101,6 +102,7 @@ def find_labelled_series(
     examined: what was found in each study, filled too. A study whose counts of series and
               instances are still those is not asked about again, so keep it no longer than one
               run: a SEG that replaces another goes unnoticed for as long
+    most:     look into no more studies than so many
 
     A study with no image that answers the query, but other images, is no business of ours; one
     that holds nothing but SEGs has lost its images and is quarantined. Raises
@@ -112,7 +114,7 @@ def find_labelled_series(
     studies: Studies = {} if examined is None else examined
     study_keys = {key: value for key, value in table.query.items() if key in _STUDY_KEYS}
     wanted = dict.fromkeys(("StudyInstanceUID", "PatientID", *_COUNTS), "")
-    for study in gateway.find("STUDY", {**wanted, **study_keys}):
+    for study in gateway.find("STUDY", {**wanted, **study_keys})[:most]:
         for entry in _examine_anew(gateway, table, study, headers, studies):
             if isinstance(entry, LabelledSeries):
                 labelled.append(entry)

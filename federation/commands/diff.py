@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 from pydantic import JsonValue
 
-from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -19,6 +18,7 @@ from federation.commands.arguments import (
     trust_of,
 )
 from federation.commands.output import print_json, print_table, short
+from federation.commands.progress import open_archive
 from federation.errors import RegistryError
 from federation.iodeep.difference import (
     Difference,

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -17,6 +16,7 @@ from federation.commands.arguments import (
     version_of,
 )
 from federation.commands.output import print_json
+from federation.commands.progress import open_archive
 from federation.exports import export_original, export_weights
 from federation.iodeep.labels import Line
 from federation.registry import Registry

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from federation.commands.archive import open_archive
 from federation.commands.arguments import Json, NewBranch, Pacs
 from federation.commands.output import print_json, print_table
+from federation.commands.progress import open_archive
 from federation.config import Labels
 from federation.errors import ConfigError
 from federation.iodeep.labels import Line

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -21,6 +20,7 @@ from federation.commands.diff import diff
 from federation.commands.export import export
 from federation.commands.graph import print_graph
 from federation.commands.output import print_json, print_table, short
+from federation.commands.progress import open_archive
 from federation.commands.release import promote, released, rollback
 from federation.config import read_experiment
 from federation.errors import RegistryError

@@ -1,13 +1,19 @@
 """``iodeep pacs``: a small archive to run, and questions to any archive."""
 
+import logging
 import signal
+from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from federation.commands.output import print_json, print_table
 from federation.errors import ConfigError
+from federation.sizes import parse_size, size_text
+
+if TYPE_CHECKING:
+    from federation.pacs.tls import Tls
 
 Address = Annotated[str, typer.Argument(help="The archive: dimse://AE@host:port or folder:PATH.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -34,20 +40,91 @@ def serve(
     ] = 11112,
     ae_title: Annotated[str, typer.Option(help="The archive's AE title.")] = "IODEEP",
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    quota: Annotated[
+        str | None, typer.Option(help="Bytes of instances to keep at most, such as '20 GB'.")
+    ] = None,
+    reserve: Annotated[
+        str, typer.Option(help="Bytes of the disk to leave free; what would not, is refused.")
+    ] = "256 MB",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who may associate: AE, AE@10.1.0.0/16 or *@10.1.0.7; may be repeated. "
+            "Everybody, unless some are named."
+        ),
+    ] = None,
+    destination: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where C-MOVE and reports of storage commitment may go: dimse://AE@host:port, "
+            "with ?tls=CA.crt over TLS; may be repeated."
+        ),
+    ] = None,
+    cert: Annotated[
+        Path | None, typer.Option(help="Speak TLS only, with this certificate (PEM).")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The certificate's private key (PEM, mode 0600).")
+    ] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(
+            help="Over TLS, whoever associates must have a certificate of this authority."
+        ),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="First make the index anew from the instances' files.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say each instance that is stored.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
 ) -> None:
-    """Serve a folder as a PACS until Ctrl-C: C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE."""
-    from federation.pacs import Archive, ArchiveServer
+    """Serve a folder as a PACS until Ctrl-C: C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE and storage
+    commitment. Prints its address.
+    """
+    from federation.pacs import Archive, ArchiveServer, integrity
+    from federation.pacs.address import DimseAddress
+    from federation.pacs.admission import Caller
 
+    callers = [Caller.parse(text) for text in allow or ()]
+    destinations = [DimseAddress.parse(text) for text in destination or ()]
+    secured = _tls(cert, key, tls)
+    quota_bytes = None if quota is None else parse_size(quota)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("iodeep.pacs").setLevel(logging.INFO if verbose else logging.WARNING)
+    if rebuild:
+        typer.echo(f"the index of {folder} was made anew: {integrity.rebuild(folder)}", err=True)
     # Blocked in every thread that is started from here, and waited for in this one: a signal
     # that the kernel hands to another thread would not wake it.
     asked_to_end = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, asked_to_end)
     with (
-        Archive(folder) as archive,
-        ArchiveServer(archive, ae_title=ae_title, host=host, port=port) as server,
+        Archive(folder, quota_bytes=quota_bytes, reserve_bytes=parse_size(reserve)) as archive,
+        ArchiveServer(
+            archive,
+            ae_title=ae_title,
+            host=host,
+            port=port,
+            callers=callers,
+            destinations=destinations,
+            tls=secured,
+        ) as server,
     ):
-        typer.echo(server.address)
+        typer.echo(dumps({"address": server.address}) if json else server.address)
+        of = f" of {size_text(quota_bytes)}" if quota_bytes is not None else ""
+        typer.echo(f"serving {folder}{of}: {server.condition}", err=True)
         signal.sigwait(asked_to_end)
+
+
+def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> "Tls | None":
+    from federation.pacs.tls import Tls
+
+    if (cert is None) != (key is None) or (cert is None and ca is not None):
+        raise ConfigError(
+            "TLS needs both --cert and --key; --tls says whose certificates to accept"
+        )
+    return None if cert is None else Tls(ca=ca, cert=cert, key=key)
 
 
 def echo(address: Address) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from federation import releases
-from federation.commands.archive import open_archive
 from federation.commands.arguments import (
     BranchOption,
     Json,
@@ -18,6 +17,7 @@ from federation.commands.arguments import (
     version_of,
 )
 from federation.commands.output import print_json, print_table, release_facts
+from federation.commands.progress import open_archive
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import ReleaseManifest
 from federation.iodeep.signature import SigningKey

@@ -9,7 +9,16 @@ from federation.pacs.gateway import Gateway, Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits
 from federation.pacs.server import ArchiveServer
 
-__all__ = ["Archive", "ArchiveServer", "Gateway", "Level", "Limits", "Moved", "open_gateway"]
+__all__ = [
+    "Archive",
+    "ArchiveServer",
+    "DimseGateway",
+    "Gateway",
+    "Level",
+    "Limits",
+    "Moved",
+    "open_gateway",
+]
 
 
 def open_gateway(address: str, *, limits: Limits = STANDARD, moved: Moved = untold) -> Gateway:

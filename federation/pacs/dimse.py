@@ -50,6 +50,16 @@ class DimseGateway(Closing):
     def address(self) -> str:
         return str(self._to)
 
+    @property
+    def uses_move(self) -> bool:
+        """Whether the archive has no C-GET for us, as the last fetch found out."""
+        return not self._gets
+
+    @property
+    def can_be_reached(self) -> bool:
+        """Whether the archive knows where we listen."""
+        return self._to.listen is not None
+
     def echo(self) -> None:
         self._ask(Channel.echo)
 
@@ -161,7 +171,7 @@ class DimseGateway(Closing):
 
     def confirm(self, paths: Iterable[Path]) -> None:
         instances = [read_meta(path) for path in paths]
-        if self._to.listen is not None and self._commits(instances):
+        if self.can_be_reached and self._commits(instances):
             return
         there = {
             str(found[UIDS["IMAGE"]].value)
@@ -176,8 +186,14 @@ class DimseGateway(Closing):
                 f"{len(missing)} of {len(instances)}, {missing[0]} among them"
             )
 
+    def commits(self, paths: Iterable[Path]) -> bool:
+        """Whether the archive has storage commitment and says by it that it keeps these all.
+
+        Raises :class:`StorageError` where it says that it does not.
+        """
+        return self._commits([read_meta(path) for path in paths])
+
     def _commits(self, instances: list[InstanceFile]) -> bool:
-        """Whether the archive has storage commitment and says by it that it keeps them all."""
         try:
             with self._listener() as listener:
                 failed = self._ask(lambda channel: channel.request_commitment(instances, listener))

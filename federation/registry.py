@@ -291,7 +291,8 @@ class Registry:
                 for path, uid in zip(paths, [*uids, manifest.uid], strict=True)
                 if uid not in there
             ]
-            self._gateway.store(missing)
+            self._gateway.store([path for path in missing if path != paths[-1]])
+            self._gateway.store([path for path in missing if path == paths[-1]])
         self._read_back(manifest, signature)
         if missing:
             self._refuse_loss(manifest, before)

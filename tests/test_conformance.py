@@ -14,7 +14,17 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import AnyManifest, Reference, ReleaseManifest, StateManifest
 from federation.iodeep.signature import Signature
 from federation.networks import build
-from federation.pacs import Archive, ArchiveServer, acceptor, association, contexts
+from federation.pacs import (
+    Archive,
+    ArchiveServer,
+    acceptor,
+    association,
+    bounds,
+    contexts,
+    server,
+    visitor,
+)
+from federation.pacs import elements as walk
 from federation.pacs.address import parse_address
 from tests.federation.iodeep.records import evaluation, version
 
@@ -155,9 +165,34 @@ def test_transfer_syntaxes_are_those_that_are_proposed() -> None:
         ("dimensions of a tensor", weights.MAX_DIMENSIONS),
         ("parameters of a network", build.MAX_PARAMETERS),
         ("associations at once, of the embedded archive", acceptor.MAX_ASSOCIATIONS),
+        (
+            "connections without an association, of the embedded archive",
+            acceptor.MAX_WAITING,
+        ),
+        ("identifier, or what is to be committed, bytes", bounds.MAX_HELD_BYTES),
+        ("value of an attribute that is indexed, bytes", walk.MAX_VALUE_BYTES),
+        (
+            "elements of an instance, without those in sequences of known length",
+            walk.MAX_ELEMENTS,
+        ),
+        ("sequences of unknown length within each other", walk.MAX_DEPTH),
+        ("deflated data set once inflated, bytes", walk.MAX_INFLATED_BYTES),
     ],
 )
 def test_limits_are_those_of_the_code(limit: str, value: int) -> None:
     said = {row[0]: int(row[1]) for row in table("Limits", "limit")}
     assert said[limit] == value
-    assert len(said) == 9
+    assert len(said) == 15
+
+
+def test_what_the_archive_answers_and_rejects_is_listed() -> None:
+    said = [int(row[0], 16) for row in table("Embedded archive", "status")]
+    assert said == [
+        server.SUCCESS, server.DUPLICATE, server.OUT_OF_RESOURCES, server.NOT_THE_SOP_CLASS,
+        server.CANNOT_UNDERSTAND,
+    ]  # fmt: skip
+    rejected = [row[0] for row in table("Embedded archive", "result, source, reason")]
+    known = (visitor.CALLER_UNKNOWN, (1, 1, 7), acceptor.LOCAL_LIMIT_EXCEEDED)
+    assert rejected == [", ".join(map(str, reason)) for reason in known]
+    limits = f"has {visitor.REQUEST_S:g} s to ask for an association, and a PDU {visitor.PDU_S:g} s"
+    assert limits in TEXT

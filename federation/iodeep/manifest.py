@@ -26,12 +26,13 @@ MAX_NUMBER = 2**31 - 1  # of a series: Integer String (PS3.5 Section 6.2)
 
 _SHOWN = 5  # problems of a manifest
 _NAMESPACE = uuid.UUID("77e4b7c2-9879-4677-b1da-2ebbfc3c6156")
+_UID = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$"  # PS3.5 Section 9.1
 
 AGGREGATOR = "aggregator"
 """Who an evaluation over all sites is by."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
+Uid = Annotated[str, Field(pattern=_UID, max_length=64)]
 Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$")]
 Text = Annotated[str, Field(pattern=r"^[ -~]{1,64}$")]
 # Few enough that a manifest with every site's metrics stays small, whatever a site sends.

@@ -27,11 +27,11 @@ from federation.pacs.visitor import CALLER_UNKNOWN, REQUEST_S, Farewell, Visitor
 MAX_ASSOCIATIONS = 32
 MAX_WAITING = 96
 """Connections that have not associated yet. One more, and the one that waits longest has to go."""
+LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+"""PS3.8 Section 9.3.4: result, source, reason."""
 
 _LOOKS_EVERY_S = 0.1
 _CLOSING_S = 5.0
-
-_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)  # PS3.8 Section 9.3.4: result, source, reason
 
 _log = logging.getLogger("iodeep.pacs")
 
@@ -170,12 +170,12 @@ class Acceptor(ThreadedAssociationServer):
             return CALLER_UNKNOWN
         with self._gate:
             if sum(one.admitted and not one.is_gone for one in self._visitors) >= MAX_ASSOCIATIONS:
-                return _LOCAL_LIMIT_EXCEEDED
+                return LOCAL_LIMIT_EXCEEDED
             for visitor in self._visitors:
                 if visitor.association is association:
                     visitor.admitted = True
                     return None
-        return _LOCAL_LIMIT_EXCEEDED  # it was forgotten: the archive is closing
+        return LOCAL_LIMIT_EXCEEDED  # it was forgotten: the archive is closing
 
 
 class _Handler(RequestHandler):

@@ -35,7 +35,14 @@ class StoredInstance:
     uid: str
     sop_class: str
     transfer_syntax: str
+    size: int
     path: Path
+
+    def is_whole(self) -> bool:
+        """Whether the file is there and as long as it was."""
+        with suppress(OSError):
+            return self.path.stat().st_size == self.size
+        return False
 
 
 class DuplicateError(StorageError):
@@ -184,9 +191,13 @@ class Archive(Closing):
         """The instances below the given UIDs (each one or several, joined by backslashes)."""
         return [
             StoredInstance(
-                uid=uid, sop_class=sop_class, transfer_syntax=syntax, path=self._path(uid)
+                uid=uid,
+                sop_class=sop_class,
+                transfer_syntax=syntax,
+                size=size,
+                path=self._path(uid),
             )
-            for uid, sop_class, syntax in self._index.instances(
+            for uid, sop_class, syntax, size in self._index.instances(
                 study=study, series=series, instance=instance
             )
         ]

@@ -32,6 +32,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 
 from federation.pacs.limits import Throttle
+from federation.pacs.reactor import wake_when_needed
 from federation.pacs.receiving import discard_unfinished
 
 MAX_PDU_BYTES = 131072
@@ -91,6 +92,8 @@ def stream(event: evt.Event) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(event.assoc.network_timeout)
     _receive_in_large_pieces(event.assoc)
+    _acknowledge_at_once(event.assoc)
+    wake_when_needed(event.assoc, connection)
     _bound_the_queue(event.assoc)
     _wait_while_it_comes(event.assoc)
     _leave_answers_to_who_asked(event.assoc)
@@ -118,6 +121,25 @@ def _receive_in_large_pieces(association: Association) -> None:
         return received
 
     cast(Any, association.dul.socket).recv = recv
+
+
+def _acknowledge_at_once(association: Association) -> None:
+    """An archive that sends its answer in two writes, as Orthanc and DCMTK do, holds back the
+    second until the first is acknowledged, which takes 40 ms by itself. The kernel forgets what
+    is set here with each packet, so it is set after each question.
+    """
+    if not hasattr(socket, "TCP_QUICKACK"):  # Linux only
+        return
+    connection = _connection(association)
+    provider = cast(Any, association.dul.socket)
+    send = provider.send
+
+    def send_and_expect(data: bytes) -> None:
+        send(data)
+        with suppress(OSError):  # closed meanwhile, as the next read will say
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    provider.send = send_and_expect
 
 
 def metered(moved: Callable[[int], None], throttle: Throttle) -> tuple[Any, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
 
+from federation.pacs.association import cut_off
+
 MAX_HELD_BYTES = 2**20
 """Of a command, and of a data set that is no instance: an identifier, or what to commit to."""
 MAX_MESSAGES = 4
@@ -23,9 +25,10 @@ _log = logging.getLogger("iodeep.pacs")
 def bound(association: Association) -> None:
     """Abort the association where it holds more, or sends what is no message.
 
-    pynetdicom's thread for the connection would end by what a malformed message raises, and
-    leave the rest of the association as it is.
+    pynetdicom's thread for the connection would end by what a malformed message raises, or by a
+    PDU at the wrong moment, and leave the rest of the association as it is.
     """
+    _end_in_order(association)
     dimse = association.dimse
     receive = dimse.receive_primitive
 
@@ -44,6 +47,21 @@ def bound(association: Association) -> None:
         association.dul.event_queue.put(_BROKEN)
 
     dimse.receive_primitive = receive_primitive  # type: ignore[method-assign]
+
+
+def _end_in_order(association: Association) -> None:
+    provider = association.dul
+    act = provider.state_machine.do_action
+
+    def do_action(event: str) -> None:
+        try:
+            act(event)
+        except Exception as error:
+            _log.warning("an association broke the protocol: %s", type(error).__name__)
+            cut_off(association)
+            provider.kill_dul()
+
+    provider.state_machine.do_action = do_action  # type: ignore[method-assign]
 
 
 def _held_bytes(message: Any) -> int:

@@ -112,11 +112,6 @@ class Channel(Closing):
         )
         self._arrivals: Arrivals | None = None
 
-    @property
-    def receives_everything(self) -> bool:
-        """Whether instances of every SOP class can come over the association as it is."""
-        return self._requestor.proposal.every
-
     # --- questions ------------------------------------------------------------------------
 
     def echo(self) -> None:

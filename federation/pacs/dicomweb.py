@@ -23,6 +23,7 @@ from federation.pacs.stow import store_instance
 from federation.pacs.wado import Retrieval
 
 _NO_STUDY = "1.0"  # nobody's: asked for to see whether there is an answer
+_BYTES_FOR_ANOTHER = 8 * 2**20  # fewer are sent before another connection is open
 
 Job = TypeVar("Job")
 
@@ -79,8 +80,8 @@ class DicomwebGateway(Closing):
     def _series(self, retrieval: Retrieval, study: str, series: str) -> list[str]:
         """The SOP Instance UIDs of a series, which is retrieved meanwhile in one request.
 
-        One request is as fast as several for 200 small instances or 4 large ones, and takes a
-        third of the archive's memory; listing a large one takes as long as retrieving half of it
+        One request is as fast as several for 200 small instances or 4 large ones, and takes half
+        of the archive's memory; listing a large one takes as long as retrieving half of it
         (Orthanc, 2 processors). What a break leaves out is still missing then.
         """
         listed: list[str] = []
@@ -108,9 +109,12 @@ class DicomwebGateway(Closing):
     # --- sending --------------------------------------------------------------------------
 
     def store(self, paths: Iterable[Path]) -> None:
+        instances = [read_meta(path) for path in paths]
+        size = sum(one.path.stat().st_size for one in instances)
         self._share_out(
             lambda connection, one: store_instance(connection, one.path, one.uid),
-            [read_meta(path) for path in paths],
+            instances,
+            most=min(self._limits.storing, 1 + size // _BYTES_FOR_ANOTHER),
         )
 
     def confirm(self, paths: Iterable[Path]) -> None:
@@ -130,8 +134,14 @@ class DicomwebGateway(Closing):
 
     # --- connections ----------------------------------------------------------------------
 
-    def _share_out(self, work: Callable[[WebConnection, Job], object], jobs: Sequence[Job]) -> None:
-        count = max(1, min(self._limits.associations, len(jobs)))
+    def _share_out(
+        self,
+        work: Callable[[WebConnection, Job], object],
+        jobs: Sequence[Job],
+        *,
+        most: int | None = None,
+    ) -> None:
+        count = max(1, min(self._limits.associations, len(jobs), most or len(jobs)))
         while len(self._connections) < count:
             self._connections.append(self._connection())
         try:

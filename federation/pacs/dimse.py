@@ -98,8 +98,6 @@ class DimseGateway(Closing):
 
     def _listed(self, study: str, series: str, instance: str | None) -> Wanted:
         """What is there of what is wanted."""
-        if instance is not None and self._channels[0].receives_everything:
-            return Wanted(study=study, series=series, instances=(instance,))
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
         if instance is not None:
             keys["SOPInstanceUID"] = instance
@@ -167,7 +165,8 @@ class DimseGateway(Closing):
             pending = [one for one in pending if one.kind not in kinds]
             size = sum(one.path.stat().st_size for one in batch)
             store = partial(Channel.store, kinds=kinds)
-            self._share_out(store, batch, most=1 + size // _BYTES_FOR_ANOTHER)
+            most = min(self._limits.storing, 1 + size // _BYTES_FOR_ANOTHER)
+            self._share_out(store, batch, most=most)
 
     def confirm(self, paths: Iterable[Path]) -> None:
         instances = [read_meta(path) for path in paths]

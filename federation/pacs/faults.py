@@ -44,13 +44,15 @@ class Faults:
             if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
                 # The handshake's end: in TLS 1.3 the archive sees our certificate only then.
                 raise self.unopened(error, over_tls=True) from error
-            raise PacsUnreachable(
-                f"the connection to {self.to} broke off during {what}. Run again"
-            ) from error
+            raise self.broke_off(what) from error
         except HTTPException:  # whose text repeats what was read
             raise PacsUnreachable(
                 f"what {self.to} answered to {what} broke off, or is not HTTP. Is the port right?"
             ) from None
+
+    def broke_off(self, what: str) -> PacsUnreachable:
+        """In the middle of a request or of its answer."""
+        return PacsUnreachable(f"the connection to {self.to} broke off during {what}. Run again")
 
     def unopened(self, error: OSError, *, over_tls: bool) -> PacsUnreachable:
         """Why there is no connection, or, once there is one, no TLS over it."""

@@ -5,7 +5,6 @@ neither the environment nor ~/.netrc for proxies and passwords, trusts no certif
 it is given, and tells no log of a URL, which may name a patient.
 """
 
-import json
 import select
 import socket
 import ssl
@@ -18,15 +17,11 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from federation.closing import Closing
 from federation.errors import PacsError
 from federation.pacs.address import WebAddress
+from federation.pacs.answer import CHUNK_BYTES, Answer, WholeResponse
 from federation.pacs.faults import Faults
 from federation.pacs.gateway import Moved
 from federation.pacs.limits import Throttle
 from federation.pacs.login import authorization
-
-CHUNK_BYTES = 2**18
-"""Read, sent and written at a time: larger ones are no faster, and a throttle is smooth."""
-MAX_DOCUMENT_BYTES = 2**26
-"""Of a JSON document: a page of matches is a few megabytes."""
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -42,73 +37,6 @@ class Body(Protocol):
 
     def read(self, count: int) -> bytes:
         """At most ``count`` bytes more; none at the end."""
-
-
-class Answer:
-    """A successful answer whose body is still to come."""
-
-    def __init__(self, connection: "WebConnection", response: HTTPResponse, what: str) -> None:
-        self._connection = connection
-        self._response = response
-        self._what = what
-        self.status = response.status
-
-    @property
-    def content_type(self) -> str:
-        """Without parameters; empty where the archive does not say."""
-        headers = self._response.headers
-        return headers.get_content_type() if "Content-Type" in headers else ""
-
-    def parameter(self, name: str) -> str:
-        """One of the Content-Type's parameters; empty where it has none of that name."""
-        found = self._response.headers.get_param(name, "")
-        return found if isinstance(found, str) else ""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the archive says that there is no body."""
-        return self._response.length == 0
-
-    @property
-    def is_read(self) -> bool:
-        """Whether nothing of the body is left."""
-        return self._response.isclosed()
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body as it comes. Raises :class:`PacsUnreachable` where it breaks off."""
-        buffer = memoryview(bytearray(CHUNK_BYTES))
-        while True:
-            with self._connection.faults.explained(self._what):
-                count = self._response.readinto(buffer)
-                if not count and self._response.length:
-                    raise ConnectionResetError
-            if not count:
-                return
-            self._connection.count(count)
-            yield bytes(buffer[:count])
-
-    def json(self) -> object:
-        """The body as JSON; None where it is empty. Raises :class:`PacsError`."""
-        who = f"{self._connection.address} answered {self._what}"
-        pieces: list[bytes] = []
-        size = 0
-        for chunk in self.chunks():
-            size += len(chunk)
-            if size > MAX_DOCUMENT_BYTES:
-                raise PacsError(f"{who} with more than {MAX_DOCUMENT_BYTES} bytes; not read on")
-            pieces.append(chunk)
-        if not size:
-            return None
-        if self.content_type not in ("application/dicom+json", "application/json"):
-            raise PacsError(
-                f"{who} with {self.content_type or 'an unnamed type'!r:.60} instead of JSON. "
-                "Is the address that of its DICOMweb services, and not of a page or a log-in?"
-            )
-        try:
-            document: object = json.loads(b"".join(pieces))
-        except (ValueError, RecursionError):  # whose text repeats what was read
-            raise PacsError(f"{who} with what is no JSON document") from None
-        return document
 
 
 class WebConnection(Closing):
@@ -128,7 +56,7 @@ class WebConnection(Closing):
     ) -> None:
         self._to = to
         self._url = urlsplit(to.url)
-        self.faults = Faults(to=to, timeout_s=timeout_s)
+        self._faults = Faults(to=to, timeout_s=timeout_s)
         self._throttle = throttle
         self._moved = moved
         self._context = context
@@ -140,7 +68,7 @@ class WebConnection(Closing):
     def address(self) -> str:
         return str(self._to)
 
-    def count(self, count: int) -> None:
+    def _count(self, count: int) -> None:
         """Account for bytes that moved, and wait where they were too many."""
         self._moved(count)
         self._throttle.wait_for(count)
@@ -170,7 +98,9 @@ class WebConnection(Closing):
         try:
             answer = self._answer(what, path, accept, body)
             if not (200 <= answer.status < 300 or answer.status in also):
-                raise self.faults.of_status(what, answer.status)
+                raise self._faults.of_status(what, answer.status)
+            if answer.is_compressed:
+                raise PacsError(f"{self.address} answered {what} compressed, though asked not to")
             yield answer
         except BaseException:
             self.close()
@@ -181,14 +111,10 @@ class WebConnection(Closing):
     def _answer(self, what: str, path: str, accept: str, body: Body | None) -> Answer:
         target = quote(self._url.path, safe=_IN_PATH) + path
         for _ in range(_MAX_REDIRECTS):
-            with self.faults.explained(what):
+            with self._faults.explained(what):
                 response = self._exchange(target, accept, body)
             if response.status not in _REDIRECTS:
-                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    raise PacsError(
-                        f"{self.address} answered {what} compressed, though asked not to"
-                    )
-                return Answer(self, response, what)
+                return Answer(response, what, faults=self._faults, count=self._count)
             target = self._redirected(what, target, response, is_post=body is not None)
             self.close()
         raise PacsError(f"{self.address} redirects {what} without end")
@@ -203,11 +129,9 @@ class WebConnection(Closing):
             if body is None:
                 connection.request("GET", target, headers=headers)
             else:
-                connection.request("POST", target, _Counted(body, self.count), headers)
-        except (BrokenPipeError, ConnectionResetError):
-            if body is None:
-                raise
-            # It would not have all of it; perhaps it said why before it hung up.
+                connection.request("POST", target, _Counted(body, self._count), headers)
+        except (ConnectionError, ssl.SSLEOFError):
+            pass  # it would not have all of it; perhaps it said why before it hung up
         return connection.getresponse()
 
     def _redirected(self, what: str, target: str, response: HTTPResponse, *, is_post: bool) -> str:
@@ -235,7 +159,7 @@ class WebConnection(Closing):
             return kept
         self.close()
         host, port = self._url.hostname or "", self._url.port
-        timeout_s = self.faults.timeout_s
+        timeout_s = self._faults.timeout_s
         connection = (
             HTTPConnection(host, port, timeout_s, blocksize=CHUNK_BYTES)
             if self._context is None
@@ -243,12 +167,13 @@ class WebConnection(Closing):
                 host, port, timeout=timeout_s, context=self._context, blocksize=CHUNK_BYTES
             )
         )
+        connection.response_class = WholeResponse
         try:
             connection.connect()
         except OSError as error:
             over_tls = connection.sock is not None and self._context is not None
             connection.close()
-            raise self.faults.unopened(error, over_tls=over_tls) from error
+            raise self._faults.unopened(error, over_tls=over_tls) from error
         self._connection, self._socket = connection, connection.sock
         if self._is_cut:
             raise ConnectionResetError

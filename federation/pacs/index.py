@@ -222,12 +222,12 @@ class Index(Closing):
 
     def instances(
         self, *, study: str = "", series: str = "", instance: str = ""
-    ) -> list[tuple[str, str, str]]:
-        """UID, SOP class and transfer syntax of the instances below the given UIDs, if any."""
+    ) -> list[tuple[str, str, str, int]]:
+        """UID, SOP class, transfer syntax and size, of the instances below the given UIDs."""
         where, values = _where(
             {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": instance}
         )
-        columns = "SOPInstanceUID, SOPClassUID, transfer_syntax"
+        columns = "SOPInstanceUID, SOPClassUID, transfer_syntax, size"
         return self._rows(f"SELECT {columns} FROM instance {where} ORDER BY rowid", values)
 
     def _rows(self, query: str, values: list[str]) -> list[Any]:

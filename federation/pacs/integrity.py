@@ -11,6 +11,7 @@ from federation.errors import PacsError, StorageError
 from federation.pacs.attributes import read_attributes
 from federation.pacs.files import all_files, file_of, sync_folder
 from federation.pacs.index import Held, Index
+from federation.sizes import size_text
 
 INDEX = "index.sqlite"
 INSTANCES = "instances"
@@ -18,6 +19,7 @@ INSTANCES = "instances"
 _FILES = ("", "-wal", "-shm")  # what sqlite keeps beside a database
 _MAX_STRAYS = 100
 """A kill leaves one file without a row, if any. So many are no leftovers: the index is another."""
+_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,21 @@ class Condition:
     lost: tuple[str, ...]
     removed: int
 
+    def __str__(self) -> str:
+        """In one sentence, for whoever runs the archive."""
+        one = self.held.instances == 1
+        text = f"{self.held.instances} instance{'' if one else 's'}, {size_text(self.held.bytes)}"
+        if self.removed:
+            text += f"; files of stores that had not ended, now deleted: {self.removed}"
+        if self.lost:
+            more = len(self.lost) - _MAX_NAMED
+            named = ", ".join(self.lost[:_MAX_NAMED]) + (f" and {more} others" if more > 0 else "")
+            text += (
+                f"; not served, as their files are gone or have another size: {len(self.lost)} "
+                f"({named}); put the files back and start again, or store them again"
+            )
+        return text
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rebuilt:
@@ -40,6 +57,14 @@ class Rebuilt:
 
     instances: int
     unreadable: int
+
+    def __str__(self) -> str:
+        """In one sentence, for whoever runs the archive."""
+        one = self.instances == 1
+        text = f"{self.instances} instance{' is' if one else 's are'} in it"
+        if self.unreadable:
+            text += f"; files set aside in the folder unreadable: {self.unreadable}"
+        return text
 
 
 class FolderLock(Closing):

@@ -19,6 +19,8 @@ class Limits(Value):
 
     timeout_s:    every single wait: to connect, for each answer, for the next bytes of one
     associations: at once (or HTTP connections)
+    storing:      of these, as many store at once. More than one is faster, where the archive keeps
+                  apart what comes at once: dcmqrscp does not
     mb_per_s:     megabytes (10^6) a second, of all of them together, sent and received; no limit
                   unless given
     attempts:     how often something is tried where the archive cannot be reached, breaks off or
@@ -28,6 +30,7 @@ class Limits(Value):
 
     timeout_s: PositiveFloat = 30.0
     associations: Annotated[int, Field(ge=1, le=32)] = 4
+    storing: Annotated[int, Field(ge=1, le=32)] = 1
     mb_per_s: PositiveFloat | None = None
     attempts: PositiveInt = 3
     backoff_s: PositiveFloat = 1.0

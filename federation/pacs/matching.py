@@ -108,5 +108,11 @@ def _number(text: str) -> int | str:
 
 @lru_cache(maxsize=256)
 def _wildcard(wanted: str) -> re.Pattern[str]:
-    pattern = "".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in wanted)
-    return re.compile(pattern, re.DOTALL)
+    """As a pattern that goes back nowhere: many stars would take it for ever (``*a*a*a*a*b``)."""
+    first, *others = (
+        "".join("." if c == "?" else re.escape(c) for c in p) for p in wanted.split("*")
+    )
+    if not others:
+        return re.compile(first, re.DOTALL)
+    between = "".join(f"(?>.*?{part})" for part in others[:-1])
+    return re.compile(f"{first}{between}.*{others[-1]}", re.DOTALL)

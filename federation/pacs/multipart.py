@@ -22,7 +22,11 @@ _MAX_HEADERS = 32  # of a part
 
 
 class MalformedMultipart(Exception):
-    """The bytes are no whole multipart message; the text says why and repeats none of them."""
+    """The bytes are no multipart message; the text says why and repeats none of them."""
+
+
+class EndsTooSoon(MalformedMultipart):
+    """The bytes are less than a multipart message."""
 
 
 class Receiver(Protocol):
@@ -41,7 +45,7 @@ class Receiver(Protocol):
 def read_parts(chunks: Iterable[bytes], boundary: str, receiver: Receiver) -> None:
     """Give a message's parts to ``receiver``.
 
-    Raises :class:`MalformedMultipart`, also where the message is empty or ends too soon.
+    Raises :class:`MalformedMultipart`, and :class:`EndsTooSoon` without a last boundary.
     """
     reading = _Reading(receiver, boundary)
     is_empty = True
@@ -49,9 +53,9 @@ def read_parts(chunks: Iterable[bytes], boundary: str, receiver: Receiver) -> No
         is_empty = False
         reading.feed(chunk)
     if is_empty:
-        raise MalformedMultipart("it is empty")
+        raise EndsTooSoon("it is empty")
     if not reading.is_whole:
-        raise MalformedMultipart("it ends before its last boundary")
+        raise EndsTooSoon("it ends before its last boundary")
 
 
 class _Reading:

@@ -10,6 +10,7 @@ from pydicom.datadict import dictionary_VR
 from federation.errors import PacsError
 from federation.pacs.attributes import UIDS, text_of
 from federation.pacs.dicomjson import NotDicomJson, read_dataset
+from federation.pacs.faults import NotThere
 from federation.pacs.gateway import Level
 from federation.pacs.http import WebConnection
 from federation.pacs.matching import matches_all
@@ -61,7 +62,7 @@ class Search:
         found: dict[str, Dataset] = {}
         for answer in self._answers(connection, level, request):
             for keyword in _UPPER[level]:
-                if keyword not in answer:  # not repeated, as the request's path says it
+                if not text_of(answer, keyword):  # not repeated, as the request's path says it
                     setattr(answer, keyword, keys[keyword])
             if matches_all(keys, answer) and (uid := text_of(answer, UIDS[level])):
                 found.setdefault(uid, answer)
@@ -92,8 +93,13 @@ class Search:
 
 def _page(connection: WebConnection, level: Level, request: str) -> list[Dataset]:
     what = f"a search at {level} level"
-    with connection.ask(what, request, accept="application/dicom+json") as answer:
-        rows = answer.json() or []
+    try:
+        with connection.ask(what, request, accept="application/dicom+json") as answer:
+            rows = answer.json() or []
+    except NotThere:
+        if level == "STUDY":
+            raise
+        return []  # nothing is there of what lies above
     try:
         if not isinstance(rows, list):
             raise NotDicomJson("what should be a list of matches is none")

@@ -1,4 +1,4 @@
-"""The embedded PACS on the network: C-ECHO, C-STORE, C-FIND, C-GET and C-MOVE.
+"""The embedded PACS on the network: C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE, storage commitment.
 
 Instances stream between the association and the archive's files in both directions.
 """
@@ -33,6 +33,7 @@ from federation.pacs.association import (
     application_entity,
 )
 from federation.pacs.attributes import UIDS, NotAsAnnounced, NotStorable, text_of
+from federation.pacs.committing import Commitments
 from federation.pacs.gateway import Level
 from federation.pacs.matching import has_upper_keys
 from federation.pacs.receiving import IncomingFile, receive_into
@@ -75,7 +76,8 @@ class ArchiveServer(Closing):
         """Port 0 is any free one. Raises :class:`PacsError` where it cannot be listened at.
 
         callers:      who may associate; everybody unless some are named
-        destinations: the application entities that C-MOVE may send to
+        destinations: the application entities that C-MOVE may send to, and reports of storage
+                      commitment
         tls:          our certificate; with a ``ca``, callers must have one of it, too
 
         Raises what :meth:`Archive.check` does, too, and :class:`ConfigError` for TLS files that
@@ -87,9 +89,12 @@ class ArchiveServer(Closing):
         self._destinations = {one.called: one for one in destinations}
         secured = None if tls is None else tls.server()
         self.condition = archive.check()
+        ae = _application_entity(self.ae_title)
+        self._commitments = Commitments(archive, ae, self._destinations)
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._on_open),
             *STREAMING,
+            *self._commitments.handlers,
             (evt.EVT_ESTABLISHED, send_from_files),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
@@ -98,7 +103,7 @@ class ArchiveServer(Closing):
         ]
         try:
             self._acceptor = Acceptor(
-                _application_entity(self.ae_title),
+                ae,
                 (host, port),
                 admission=Admission.of(callers),
                 tls=secured,
@@ -120,6 +125,7 @@ class ArchiveServer(Closing):
             return
         self._closed = True
         self._acceptor.close()
+        self._commitments.close()
 
     # --- what is asked --------------------------------------------------------------------
 
@@ -127,8 +133,9 @@ class ArchiveServer(Closing):
         receive_into(event.assoc, self.archive.incoming, self.archive.room)
 
     def _on_store(self, event: evt.Event) -> int:
+        request = cast(C_STORE, event.request)
         try:
-            with cast(IncomingFile, cast(C_STORE, event.request)._dataset_file) as file:
+            with cast(IncomingFile, request._dataset_file) as file:
                 self.archive.take(file)
         except NotAsAnnounced as error:
             _log.warning("C-STORE refused: %s", error)
@@ -142,6 +149,9 @@ class ArchiveServer(Closing):
         except StorageError as error:
             _log.error("C-STORE failed: %s", error)
             return OUT_OF_RESOURCES
+        _log.info(
+            "stored %s from %s", request.AffectedSOPInstanceUID, event.assoc.requestor.ae_title
+        )
         return SUCCESS
 
     def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:

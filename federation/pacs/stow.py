@@ -48,7 +48,7 @@ def store_instance(connection: WebConnection, path: Path, uid: str) -> None:
     except NotDicomJson as error:
         raise StorageError(f"{said} with JSON that is no DICOM ({error})") from None
     except PacsError as error:
-        raise StorageError(f"{error}; it was not stored") from error
+        raise StorageError(f"{error}. Take it as not stored") from error
     for item in [*_items(report, "FailedSOPSequence"), *_items(report, "OtherFailuresSequence")]:
         raise StorageError(f"{said}: {_reason(item)}; it was not stored")
     if uid not in {

@@ -1,4 +1,4 @@
-"""A connection to the embedded archive, from its first byte to its last, and how long each takes."""
+"""A connection to the embedded archive, and the time that each part of it may take."""
 
 import select
 import socket
@@ -93,7 +93,7 @@ class Visitor:
             self.association.dul.to_user_queue.put(cast(Any, None))
 
     def shake_hands(self, tls: ssl.SSLContext | None) -> None:
-        """Over TLS where it is spoken. Raises :class:`OSError` where that fails or takes too long."""
+        """Over TLS where we speak it. Raises :class:`OSError` where that fails, or takes long."""
         self.connection.settimeout(REQUEST_S)
         if tls is not None:
             self.connection = tls.wrap_socket(
@@ -102,7 +102,7 @@ class Visitor:
             self.connection.do_handshake()
 
     def speaks(self) -> bool:
-        """Whether a byte comes in time. An association waits in two threads that look all the time."""
+        """Whether a byte comes in time. Who says nothing is not worth an association's threads."""
         if isinstance(self.connection, ssl.SSLSocket) and self.connection.pending():
             return True
         poll = select.poll()
@@ -113,6 +113,8 @@ class Visitor:
         self.cut_off()
         self.connection.close()
         if self.association is not None:
+            # Whoever waits for it shall hear it, where pynetdicom's thread ended without a word.
+            evt.trigger(self.association, evt.EVT_CONN_CLOSE, {})
             discard_all(self.association)
 
 

@@ -7,10 +7,11 @@ from pydicom.filereader import read_file_meta_info
 
 from federation.closing import Closing
 from federation.errors import PacsError, StorageError
+from federation.pacs.answer import Answer
 from federation.pacs.attributes import is_uid, text_of
 from federation.pacs.faults import NotThere
-from federation.pacs.http import Answer, WebConnection
-from federation.pacs.multipart import DICOM, MalformedMultipart, read_parts
+from federation.pacs.http import WebConnection
+from federation.pacs.multipart import DICOM, EndsTooSoon, MalformedMultipart, read_parts
 from federation.pacs.receiving import IncomingFile
 
 # Any transfer syntax, so that the archive gives what it keeps and decompresses nothing. And not
@@ -63,7 +64,10 @@ class Retrieval(Closing):
                 connection.ask(f"the retrieval of {what}", path, accept=_ACCEPT) as answer,
                 _Parts(self._folder, wanted, self._arrived) as parts,
             ):
-                read_parts(answer.chunks(), _boundary(answer), parts)
+                try:
+                    read_parts(answer.chunks(), _boundary(answer), parts)
+                except EndsTooSoon as error:
+                    raise answer.broke_off() or error from None
         except NotThere:
             raise PacsError(f"{what} is not in {connection.address}") from None
         except (MalformedMultipart, _Unusable) as error:
@@ -85,8 +89,7 @@ class _Unusable(Exception):
 def _boundary(answer: Answer) -> str:
     """What separates the parts, of an answer that has some."""
     if answer.is_empty:
-        # Orthanc 1.10 does so for an instance of more than 2 GB.
-        raise _Unusable("it is empty. Is the instance too large for the archive?")
+        raise _Unusable("it is empty")
     kind, boundary = answer.content_type, answer.parameter("boundary")
     if kind != _MULTIPART or answer.parameter("type").lower() not in ("", DICOM) or not boundary:
         raise _Unusable(f"its type is {kind or 'not given'!r:.60}, not {_MULTIPART} of {DICOM}")

@@ -76,8 +76,8 @@ def orthanc(
 
     tls:      associations over TLS, with a certificate of both sides; HTTP stays without, as
               Debian's Orthanc dies of the first request over HTTPS
-    known:    the AE titles that may call it, and where it reaches each: for C-MOVE and for reports
-              of storage commitment
+    known:    the AE titles that may call it, each from its IP address and no other, and where it
+              reaches them: for C-MOVE and for reports of storage commitment
     ports:    of DICOM and of HTTP, those of one before it; free ones unless given
     settings: further ones of its configuration, or others
     """
@@ -92,7 +92,7 @@ def orthanc(
     }
     configuration.write_text(json.dumps(document, indent=2))
     calling = next(iter(known))
-    context = tls and tls.context()
+    context = None if tls is None else tls.context()
     web = f"http://127.0.0.1:{http}{_ROOT}"
 
     def answers() -> bool:

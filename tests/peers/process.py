@@ -68,9 +68,8 @@ def echoes(port: int, *, called: str, calling: str, tls: ssl.SSLContext | None =
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 5
     ae.add_requested_context(Verification)
-    association = ae.associate(
-        "127.0.0.1", port, ae_title=called, tls_args=tls and (tls, "localhost")
-    )
+    secured = None if tls is None else (tls, "localhost")
+    association = ae.associate("127.0.0.1", port, ae_title=called, tls_args=secured)
     if not association.is_established:
         return False
     status = association.send_c_echo()

@@ -121,10 +121,11 @@ class Proxy:
             (near, far, "sent"),
             (far, near, "received"),
         ]
-        for source, target, direction in ways:
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for end in (near, far):  # before either thread may close them
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if fault.bytes_per_s is not None:
-                source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)
+        for source, target, direction in ways:
             threading.Thread(
                 target=self._pass_on, args=(source, target, direction, fault), daemon=True
             ).start()

@@ -16,7 +16,7 @@ from benchmarks.measure import extra_bytes
 from federation.errors import CodecError, DigestError
 from federation.iodeep.codec import read_manifest, read_record, write_record
 from federation.iodeep.header import Stamp
-from federation.iodeep.manifest import StateManifest, parse_manifest
+from federation.iodeep.manifest import Reference, StateManifest, parse_manifest
 from tests.federation.iodeep.records import LINE, evaluation, tensors, version
 from tests.peers import peer
 
@@ -260,11 +260,13 @@ def test_arguments_without_a_canonical_form_are_refused(field: str, value: objec
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("round", 2**31), ("line.modality", "M R\\"), ("line.slug", "*"), ("line.slug", "x" * 25)],
-)
+    [("round", 2**31), ("line.modality", "M R\\"), ("line.slug", "*"), ("line.slug", "x" * 25),
+     ("lineage.parent.uid", "2.25.1.01"), ("lineage.parent.uid", "2.25..1")],
+)  # fmt: skip
 def test_what_makes_no_attribute_is_refused(field: str, value: object) -> None:
     """A Series Number is an Integer String, and a Patient ID is a key of C-FIND."""
-    document = where = json.loads(version()[0].canonical)
+    parent = Reference(uid="1.2", digest="0" * 64)
+    document = where = json.loads(version(parent=parent)[0].canonical)
     *path, last = field.split(".")
     for key in path:
         where = where[key]

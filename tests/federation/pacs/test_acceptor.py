@@ -115,6 +115,14 @@ def test_an_unknown_address_is_rejected_before_it_says_anything(archive: Archive
         assert not server._acceptor._visitors
 
 
+def test_ipv6_is_listened_at_and_known(archive: Archive) -> None:
+    with ArchiveServer(
+        archive, ae_title="PEER", host="::1", callers=[Caller.parse("IODEEP@::1")]
+    ) as server:
+        assert server.address == f"dimse://PEER@[::1]:{server.port}"
+        assert answers(server)
+
+
 # --- nobody keeps the others out ----------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from pydicom.uid import UID, generate_uid
 from federation.errors import PacsError, PacsUnreachable, StorageError
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from federation.pacs.address import DimseAddress
+from federation.pacs.index import Held
 from federation.pacs.receiving import IncomingFile
 from tests.federation.pacs.conftest import Make, once
 from tests.peers import peer
@@ -318,13 +319,15 @@ def test_a_kill_loses_nothing_acknowledged_and_shows_nothing_else(
             process.communicate(timeout=20)
     assert acknowledged
     with Archive(tmp_path / "killed") as archive, ArchiveServer(archive) as server:
-        there = {one.uid for one in archive.instances()}
+        assert server.condition.lost == ()
+        held, there = archive.held(), {one.uid for one in archive.instances()}
         with open_gateway(server.address) as gateway:
             fetched = gateway.fetch(tmp_path, study="1.2.3.1", series="1.2.3.1.1")
     assert set(acknowledged) <= there <= sent
     assert {dcmread(path).SOPInstanceUID for path in fetched} == there
-    files = {path.stem for path in (tmp_path / "killed" / "instances").glob("*/*.dcm")}
-    assert files == there
+    files = list((tmp_path / "killed" / "instances").glob("*/*.dcm"))
+    assert {path.stem for path in files} == there
+    assert held == Held(instances=len(files), bytes=sum(path.stat().st_size for path in files))
     assert not list((tmp_path / "killed" / "incoming").iterdir())
 
 

@@ -287,12 +287,30 @@ def test_a_series_comes_whole_and_an_instance_alone(
     assert dcmread(one).SOPInstanceUID == expected[1]
 
 
+def test_many_instances_come_back_each_with_its_own_pixels(
+    gateway: Gateway, make: Make, tmp_path: Path
+) -> None:
+    """More than one association would carry alone; dcmqrscp mixes up what comes at once."""
+    study, series = generate_uid(), generate_uid()
+    of_series = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+    paths = [make(**of_series, PixelData=bytes([number]) * 600_000) for number in range(24)]
+    sent = {path.name: path for path in paths}
+    gateway.store(paths)
+    (tmp_path / "got").mkdir()
+    got = gateway.fetch(tmp_path / "got", study=study, series=series)
+    assert {path.name for path in got} == sent.keys()
+    for path in got:
+        assert dcmread(path).PixelData == dcmread(sent[path.name]).PixelData
+
+
 def test_what_is_not_there_is_said_and_leaves_no_file(
     gateway: Gateway, patient: Patient, tmp_path: Path
 ) -> None:
     (tmp_path / "got").mkdir()
     study, series = patient.first["StudyInstanceUID"], patient.first["SeriesInstanceUID"]
     nothing = generate_uid()
+    (tmp_path / "before").mkdir()
+    gateway.fetch(tmp_path / "before", study=study, series=series)  # an association that can
     for asked in (
         {"study": nothing, "series": nothing},
         {"study": study, "series": nothing},

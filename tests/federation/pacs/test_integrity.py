@@ -166,6 +166,19 @@ def test_a_rebuild_that_fails_leaves_the_index(
     assert (archive.folder / "index.sqlite").read_bytes() == index
 
 
+def test_a_rebuild_that_was_killed_can_be_done_again(archive: Archive, make: Make) -> None:
+    """Between the old index being put away and the new one in its place."""
+    uids = stored(archive, make, 2)
+    archive.close()
+    (archive.folder / "index.sqlite").rename(archive.folder / "index.sqlite.old")
+    (archive.folder / "index.sqlite.new").write_bytes(b"half")
+    with pytest.raises(PacsError, match="--rebuild"):
+        Archive(archive.folder)
+    assert rebuild(archive.folder) == Rebuilt(instances=2, unreadable=0)
+    with Archive(archive.folder) as again:
+        assert [one.uid for one in again.instances()] == uids
+
+
 @pytest.mark.soak
 def test_ten_thousand_instances_are_checked_within_a_second(archive: Archive, make: Make) -> None:
     row = read_attributes(make())

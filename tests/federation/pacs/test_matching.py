@@ -1,5 +1,9 @@
 """Attribute matching, PS3.4 Section C.2.2.2."""
 
+import fnmatch
+import random
+import time
+
 import pytest
 
 from federation.errors import ConfigError
@@ -40,6 +44,21 @@ from federation.pacs.matching import check_keys, check_uids, matches
 )
 def test_matching(keyword: str, wanted: str, value: str, expected: bool) -> None:
     assert matches(keyword, wanted, value) is expected
+
+
+def test_wildcards_match_what_a_shell_s_do() -> None:
+    draw = random.Random(0)
+    for _ in range(5000):
+        wanted = "".join(draw.choice("ab*?") for _ in range(draw.randrange(1, 8)))
+        value = "".join(draw.choice("ab") for _ in range(draw.randrange(10)))
+        assert matches("PatientID", wanted, value) == fnmatch.fnmatchcase(value, wanted)
+
+
+def test_many_stars_take_no_time() -> None:
+    begin = time.perf_counter()
+    assert not matches("PatientID", "*a" * 30 + "*b", "a" * 16_000)
+    assert not matches("PatientID", "*?a" * 30 + "b", "a" * 16_000 + "ab?")
+    assert time.perf_counter() - begin < 1
 
 
 @pytest.mark.parametrize(

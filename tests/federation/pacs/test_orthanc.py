@@ -269,7 +269,7 @@ def test_no_more_associations_at_once_than_the_limit(line: Proxy, make: Make) ->
     for limit in (1, 3):
         before = line.connections
         with open_gateway(
-            through(line), limits=Limits(associations=limit), moved=moved.append
+            through(line), limits=Limits(storing=limit), moved=moved.append
         ) as gateway:
             gateway.store(sent)
         assert line.connections - before == limit
@@ -281,7 +281,9 @@ def test_an_archive_with_fewer_associations_is_enough(tmp_path: Path, make: Make
     sent = [make(PixelData=bytes(4_000_000), Rows=1000, Columns=2000) for _ in range(6)]
     with (
         orthanc(tmp_path / "o", settings={"DicomThreadsCount": 1}) as archive,
-        open_gateway(archive.dimse, limits=Limits(timeout_s=3, backoff_s=0.1)) as gateway,
+        open_gateway(
+            archive.dimse, limits=Limits(timeout_s=3, backoff_s=0.1, storing=4)
+        ) as gateway,
     ):
         gateway.store(sent)
         assert len(fetched(gateway, tmp_path / "got")) == 6
@@ -320,7 +322,7 @@ def test_ctrl_c_ends_transfers_over_several_associations_at_once(line: Proxy, ma
     begin = time.monotonic()
     with (
         held_up(line) as silent,
-        open_gateway(through(line), limits=Limits(timeout_s=60)) as gateway,
+        open_gateway(through(line), limits=Limits(timeout_s=60, storing=4)) as gateway,
     ):
         thread = interrupt_after(silent)
         with pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ from federation.commands.arguments import Json
 from federation.commands.output import print_json, print_table
 from federation.commands.progress import bytes_moved
 from federation.config import read_site
+from federation.iodeep.weights import PART_BYTES
 
 SiteDocument = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's document.")]
 
@@ -27,10 +28,8 @@ def doctor(
     document: SiteDocument,
     part_mb: Annotated[
         int,
-        typer.Option(
-            min=0, max=2000, help="Megabytes of each of two weight parts to try; 0 tries none."
-        ),
-    ] = 256,
+        typer.Option(min=0, max=2000, help="MiB of each of two weight parts to try; 0 tries none."),
+    ] = PART_BYTES // 2**20,
     json: Json = False,
 ) -> None:
     """Say whether a site's machine, archives and data will do, and what to do where not.
@@ -42,7 +41,7 @@ def doctor(
 
     site = read_site(document)
     with bytes_moved("Trying") as moved:
-        found = list(examine(site, part_bytes=part_mb * 10**6, now=datetime.now(UTC), moved=moved))
+        found = list(examine(site, part_bytes=part_mb * 2**20, now=datetime.now(UTC), moved=moved))
     rows = [asdict(finding) for finding in found]
     if json:
         print_json(rows)

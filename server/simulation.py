@@ -28,7 +28,6 @@ from federation.iodeep.manifest import AGGREGATOR
 from federation.iodeep.signature import SigningKey
 from federation.pacs import Archive, ArchiveServer, open_gateway
 from federation.pacs.address import parse_address
-from federation.registry import Registry
 from federation.samples.case import Case
 from federation.samples.decathlon import read_manifest
 from federation.samples.importer import Quarantined, Stored, import_cases

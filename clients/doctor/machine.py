@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
+from clients.data.split import read_split_key
 from clients.doctor.finding import Finding, Subject
-from federation.config import Site
+from federation.config import Site, TrustTable
 from federation.errors import ConfigError
 from federation.iodeep.signature import SigningKey, show_fingerprint
 from federation.trust import Rule
@@ -79,7 +81,7 @@ def _disk(site: Site) -> Finding:
 
 
 def _clock(now: datetime) -> Finding:
-    seen = f"{now:%Y-%m-%d %H:%M} UTC"
+    seen = f"{now.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if now < MADE:
         return _MACHINE.failed(
             "clock",
@@ -90,45 +92,72 @@ def _clock(now: datetime) -> Finding:
 
 
 def _keys(site: Site) -> Iterator[Finding]:
-    if site.key is not None:
-        try:
-            key = SigningKey.read(site.key)
-            yield _KEYS.passed("own key", show_fingerprint(key.public.fingerprint))
-        except ConfigError as error:
-            yield _KEYS.failed("own key", error, "without it the site signs none of its records")
-    for name, table in site.data.items():
-        try:
-            table.split.key.read_bytes()
-            yield _KEYS.passed("split key", f"[data.{name}] {table.split.key}")
-        except OSError as error:
-            yield _KEYS.failed(
-                "split key",
-                f"[data.{name}] {table.split.key} cannot be read: {error.strerror}",
-                "put a secret of your own there, such as `openssl rand -hex 32` gives; it decides "
-                "for good which patients are held out",
-            )
+    yield _own_key(site)
+    for name, data in site.data.items():
+        yield _split_key(f"[data.{name}]", data.split.key)
     if not site.policy.trust:
         yield _KEYS.failed(
             "trust",
             "[[policy.trust]] names nobody, so that no model is believed",
             "name lines, and the public key of the aggregator as a signer",
         )
-    for trusted in site.policy.trust:
-        lines = ", ".join(trusted.lines)
-        try:
-            Rule.of(trusted)
-        except ConfigError as error:
-            yield _KEYS.failed(
-                "trust",
-                f"{lines}: {error}",
-                "ask the aggregator for its public key, and by telephone for its fingerprint",
-            )
-            continue
-        if trusted.unsigned:
-            yield _KEYS.warned(
-                "trust",
-                f"{lines}: models without a signature are accepted too",
-                "leave out unsigned = true, unless you know where they come from",
-            )
-        else:
-            yield _KEYS.passed("trust", f"{lines}: {len(trusted.signers)} signers")
+    for table in site.policy.trust:
+        yield _trust(table)
+
+
+def _own_key(site: Site) -> Finding:
+    if site.key is None:
+        return _KEYS.warned(
+            "own key",
+            "none: what the site writes into its archive is not signed",
+            "make one with `iodeep key create FILE`, and name it as key",
+        )
+    try:
+        key = SigningKey.read(site.key)
+    except ConfigError as error:
+        return _KEYS.failed(
+            "own key",
+            f"{error}; without it the site takes no part, as it cannot sign",
+            "correct the file named as key, or its mode; a new site makes one with "
+            "`iodeep key create FILE`",
+        )
+    return _KEYS.passed("own key", show_fingerprint(key.public.fingerprint))
+
+
+def _split_key(name: str, key: Path) -> Finding:
+    try:
+        read_split_key(key)
+    except ConfigError as error:
+        return _KEYS.failed(
+            "split key",
+            f"{name}: {error}",
+            "it decides for good which patients are held out: restore it; a new site writes there "
+            "what `openssl rand -hex 32` gives",
+        )
+    return _KEYS.passed("split key", f"{name}: {key}")
+
+
+def _trust(table: TrustTable) -> Finding:
+    lines = ", ".join(table.lines)
+    try:
+        rule = Rule.of(table)
+    except ConfigError as error:
+        return _KEYS.failed(
+            "trust",
+            f"{lines}: {error}",
+            "ask the aggregator for its public key, and by telephone for its fingerprint",
+        )
+    if table.unsigned:
+        return _KEYS.warned(
+            "trust",
+            f"{lines}: models without a signature are accepted too",
+            "leave out unsigned = true, unless you know where they come from",
+        )
+    if not rule.signers:
+        return _KEYS.failed(
+            "trust",
+            f"{lines}: no signers are named, so that no model is believed",
+            "name the public key of the aggregator in signers",
+        )
+    signers = ", ".join(show_fingerprint(key.fingerprint) for key in rule.signers)
+    return _KEYS.passed("trust", f"{lines}: signed by {signers}")

@@ -10,13 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from pydicom import Dataset, dcmread
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RawDataStorage
 
 PATIENT_ID = "IODEEP-DOCTOR"
+
+MAY_DIFFER = frozenset(
+    {
+        "ContentDate",
+        "ContentTime",
+        "SoftwareVersions",
+        "SpecificCharacterSet",
+        "StudyDate",
+        "StudyTime",
+    }
+)
+"""What a record of ours may have changed; anything else, and it is not believed any more."""
 
 _GROUP, _CREATOR = 0x7FDF, "IODEEP"
 _TEXT, _POSITION, _PAYLOAD = 0x03, 0x05, 0x10
@@ -30,12 +42,19 @@ class Sample:
     """A series to store: two private elements, and a payload in each instance.
 
     digests: SHA-256 of each instance's payload, by SOP Instance UID
+    size:    bytes of all files
     """
 
     study: str
     series: str
     paths: list[Path]
     digests: dict[str, str]
+    size: int
+
+
+def study_uid() -> str:
+    """The study of all samples."""
+    return _uid("study")
 
 
 def write_sample(folder: Path, *, instances: int, size: int, name: str) -> Sample:
@@ -44,7 +63,7 @@ def write_sample(folder: Path, *, instances: int, size: int, name: str) -> Sampl
     The same ``name`` and ``size`` give the same UIDs and the same content, so that an archive
     keeps it once however often it is tried.
     """
-    study, series = _uid("study"), _uid(name, size, instances)
+    study, series = study_uid(), _uid(name, size, instances)
     paths, digests = [], {}
     for number in range(1, instances + 1):
         uid = _uid(name, size, instances, number)
@@ -63,41 +82,57 @@ def write_sample(folder: Path, *, instances: int, size: int, name: str) -> Sampl
                 file.write(piece)
         paths.append(path)
         digests[uid] = digest.hexdigest()
-    return Sample(study=study, series=series, paths=paths, digests=digests)
+    return Sample(
+        study=study,
+        series=series,
+        paths=paths,
+        digests=digests,
+        size=sum(path.stat().st_size for path in paths),
+    )
 
 
 def changes(sample: Sample, fetched: list[Path]) -> tuple[list[str], list[str]]:
     """What came back otherwise than it was sent: what is damage, and what does no harm."""
     damage: list[str] = []
     harmless: list[str] = []
-    came = {path.stem for path in fetched}
-    if missing := sample.digests.keys() - came:
+    came = {path.stem: path for path in fetched}
+    if missing := sample.digests.keys() - came.keys():
         damage.append(f"{len(missing)} of {len(sample.digests)} instances did not come back")
-    for path in fetched:
-        sent = _read(sample.paths[0].parent / path.name)
-        got = _read(path)
-        if got.file_meta.TransferSyntaxUID != sent.file_meta.TransferSyntaxUID:
-            harmless.append(f"sent back in {got.file_meta.TransferSyntaxUID.name}")
-        block = _Block(got)
-        if block.creator != _CREATOR:
-            damage.append("private elements were dropped")
+    if came.keys() - sample.digests.keys():
+        harmless.append("it added instances to the series")
+    for sent in sample.paths:
+        if sent.stem not in came:
             continue
-        if block.text(_TEXT) != _WORDS:
-            damage.append("a private text was changed or dropped")
-        if block.vr(_TEXT) != "UT":
-            harmless.append(f"private elements come back as {block.vr(_TEXT)}")
-        if block.digest(path, _PAYLOAD) != sample.digests.get(path.stem):
-            damage.append("the payload is not the one that was sent")
-        damage += [
-            f"{element.keyword} was changed"
-            for element in sent
-            if not element.tag.is_private
-            and got.get(element.tag, None) != element
-            and element.keyword != "SpecificCharacterSet"
-        ]
-        if more := [e.keyword or str(e.tag) for e in got if e.tag not in sent]:
-            harmless.append(f"attributes were added: {', '.join(more[:5])}")
+        try:
+            worse, other = _changes(sent, came[sent.stem], sample.digests[sent.stem])
+        except Exception:  # pydicom raises anything on malformed data
+            worse, other = ["it cannot be read as DICOM any more"], []
+        damage += worse
+        harmless += other
     return list(dict.fromkeys(damage)), list(dict.fromkeys(harmless))
+
+
+def _changes(sent_path: Path, got_path: Path, digest: str) -> tuple[list[str], list[str]]:
+    sent, got = _read(sent_path), _read(got_path)
+    standard = [tag for tag in sorted(sent.keys()) if not tag.is_private]  # the payload is large
+    changed = [keyword_for_tag(tag) for tag in standard if got.get(tag) != sent[tag]]
+    damage = [f"{keyword} was changed" for keyword in changed if keyword not in MAY_DIFFER]
+    harmless = [f"{keyword} was changed" for keyword in changed if keyword in MAY_DIFFER]
+    if got.file_meta.TransferSyntaxUID != sent.file_meta.TransferSyntaxUID:
+        harmless.append(f"sent back in {got.file_meta.TransferSyntaxUID.name}")
+    block = _Block(got)
+    if block.creator != _CREATOR:
+        damage.append("private elements were dropped")
+        return damage, harmless
+    if block.text(_TEXT) != _WORDS:
+        damage.append("a private text was changed or dropped")
+    elif block.vr(_TEXT) != "UT":
+        harmless.append(f"private elements come back as {block.vr(_TEXT)}")
+    if block.digest(got_path, _PAYLOAD) != digest:
+        damage.append("the payload is not the one that was sent")
+    if more := [keyword_for_tag(tag) or str(tag) for tag in sorted(got.keys() - sent.keys())]:
+        harmless.append(f"attributes were added: {', '.join(more[:5])}")
+    return damage, harmless
 
 
 class _Block:
@@ -111,7 +146,7 @@ class _Block:
 
     def vr(self, element: int) -> str:
         found = self._ds.get_item((_GROUP, 0x1000 + element))
-        return str(found.VR) if found is not None else "nothing"
+        return str(found.VR or "UN") if found is not None else "nothing"  # implicit VR: none
 
     def text(self, element: int) -> str:
         found = self._ds.get_item((_GROUP, 0x1000 + element))
@@ -141,31 +176,60 @@ def _read(path: Path) -> Dataset:
 
 
 def _payload(size: int, seed: int) -> Iterator[bytes]:
-    """Bytes that no compression shortens and no repetition explains; equal for equal seeds."""
-    generator = np.random.default_rng(seed)
+    """Bytes that no compression shortens and no repetition explains; for ever equal for equal
+    seeds, as an archive may have them under the same UID from years ago.
+    """
     for start in range(0, size, _PIECE_BYTES):
-        yield generator.bytes(min(_PIECE_BYTES, size - start))
+        yield hashlib.shake_128(b"%d/%d" % (seed, start)).digest(min(_PIECE_BYTES, size - start))
 
 
 def _header(uid: UID, study: str, series: str, number: int) -> Dataset:
+    """All attributes that a version of a model has, for an archive to change."""
     ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 100"
     ds.SOPClassUID, ds.SOPInstanceUID = RawDataStorage, uid
     ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
-    ds.PatientID, ds.PatientName = PATIENT_ID, "IODEEP^DOCTOR"
+    ds.PatientID, ds.IssuerOfPatientID = PATIENT_ID, _CREATOR
+    ds.PatientName = "IODEEP^DOCTOR"
     ds.PatientBirthDate = ds.PatientSex = ds.AccessionNumber = ds.ReferringPhysicianName = ""
     ds.StudyID, ds.StudyDate, ds.StudyTime = "DOCTOR", "20260101", "000000"
     ds.StudyDescription = "IODeep: to try the archive; may be deleted"
     ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "OT", 1, number
     ds.SeriesDescription = "doctor"
-    ds.Manufacturer = "IODeep Federation"
+    ds.Manufacturer, ds.SoftwareVersions = "IODeep Federation", "doctor"
     ds.ContentDate, ds.ContentTime = "20260101", "000000"
     ds.AcquisitionDateTime = ""
+    ds.CreatorVersionUID = _uid("creator")
+    ds.BodyPartExamined = "BRAIN"
+    ds.AnatomicRegionSequence = [_coded("12738006", "SCT", "Brain")]
     ds.AcquisitionContextSequence = []
+    ds.ReferencedInstanceSequence = [_referenced(_uid("parent"))]
+    ds.ContributingEquipmentSequence = [_contributor()]
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = RawDataStorage
     ds.file_meta.MediaStorageSOPInstanceUID = uid
     return ds
+
+
+def _referenced(uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = RawDataStorage, uid
+    item.PurposeOfReferenceCodeSequence = [_coded("122401", "DCM", "Temporal Predecessor")]
+    return item
+
+
+def _contributor() -> Dataset:
+    item = Dataset()
+    item.Manufacturer, item.StationName = "IODeep Federation", "DOCTOR"
+    item.PurposeOfReferenceCodeSequence = [_coded("109104", "DCM", "Processing Equipment")]
+    return item
+
+
+def _coded(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
 
 
 def _uid(*of: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import codec, epoch, federation, large
+from benchmarks import codec, epoch, federation, large, pacs
 from benchmarks.table import Row, machine, page
 from federation.quiet import keep_libraries_quiet
 
@@ -20,11 +20,12 @@ def main() -> None:
     parser.add_argument("--data", default=_PHANTOM, help="folder with a manifest.csv")
     parser.add_argument("--rounds", type=int, default=8, help="of each federation")
     parser.add_argument("--turns", type=int, default=3, help="of all federations")
-    parser.add_argument("names", nargs="*", help="codec, large, epoch, federation; all by default")
+    parser.add_argument("names", nargs="*", help="which of them; all by default")
     options = parser.parse_args()
     benchmarks: Mapping[str, Callable[[], Iterator[Row]]] = {
         "codec": codec.rows,
         "large": large.rows,
+        "pacs": pacs.rows,
         "epoch": epoch.rows,
         "federation": lambda: federation.rows(options.data, options.rounds, options.turns),
     }

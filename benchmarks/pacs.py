@@ -8,7 +8,6 @@ turn. ``python -m benchmarks.pacs store|fetch ADDRESS FOLDER`` does one of them 
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,8 +34,8 @@ from tests.peers import peer
 from tests.peers.orthanc import Orthanc, orthanc
 
 _TURNS = 7
-_ONE = Limits(associations=1, timeout_s=120)
-_SEVERAL = Limits(associations=4, timeout_s=120)
+_ONE = Limits(associations=1, storing=1, timeout_s=120)
+_SEVERAL = Limits(associations=4, storing=4, timeout_s=120)
 _MEGABYTES = 50
 
 

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clients.data.census import Census, LabelledSeries, find_labelled_series
+from clients.data.census import Census, Examined, LabelledSeries, find_labelled_series
 from clients.data.labels import SegmentationHeader, read_labels
 from clients.data.quarantine import Reason, Unusable, count_reasons
 from clients.data.split import Part, part_of, read_split_key
 from clients.data.volumes import read_volume
 from clients.doctor.finding import Finding, Subject
-from federation.config import DataTable, Site, Split
+from federation.config import DataTable, Site
 from federation.errors import ConfigError, PacsError
 from federation.pacs import Gateway
 
@@ -38,104 +38,116 @@ def examine_data(site: Site, gateway: Gateway) -> Iterator[Finding]:
     if not site.data:
         yield _DATA.warned("studies", "no table [data.NAME]", "name what the site can train on")
     for name, table in site.data.items():
-        yield from _examine(f"[data.{name}]", table, site.policy.min_studies, gateway)
+        yield from _Table(name, table, site.policy.min_studies, gateway).examine()
 
 
-def _examine(name: str, table: DataTable, least: int, gateway: Gateway) -> Iterator[Finding]:
-    headers: dict[str, SegmentationHeader | Unusable] = {}
-    most = max(LOOKED_INTO, least)
-    try:
-        census = find_labelled_series(gateway, table, known=headers, most=most)
-    except PacsError as error:
-        advice = "have it allow C-FIND, and C-GET of SEGs, to us"
-        yield _DATA.failed("studies", f"{name}: {error}", advice)
-        return
-    except ConfigError as error:
-        yield _DATA.failed("studies", f"{name}: {error}", "correct its query")
-        return
-    yield _studies(name, table, least, most, census, _names(headers), gateway.address)
-    if census.labelled:
-        yield _example(name, table, census.labelled[0], gateway)
+class _Table:
+    """A table ``[data.NAME]`` of a site, and the archive that shall answer it."""
 
+    def __init__(self, name: str, table: DataTable, least: int, gateway: Gateway) -> None:
+        self._name = f"[data.{name}]"
+        self._table = table
+        self._least = least
+        self._gateway = gateway
 
-def _studies(
-    name: str,
-    table: DataTable,
-    least: int,
-    most: int,
-    census: Census,
-    names: Sequence[str],
-    address: str,
-) -> Finding:
-    labelled = {series.study for series in census.labelled}
-    looked_into = len(labelled | {entry.study for entry in census.quarantined})
-    if not looked_into:
-        return _DATA.failed(
-            "studies",
-            f"{name}: no study there has images that answer its query",
-            "compare its query with what a study there says: "
-            f"iodeep pacs find {shlex.quote(address)} STUDY",
-        )
-    reasons = count_reasons(census.quarantined)
-    left_out = "".join(f", {count} {reason}" for reason, count in reasons.items())
-    seen = f"{name}: {len(labelled)} labelled among {looked_into} studies{left_out}"
-    if Reason.SEGMENT_MISSING in reasons:
-        seen += f"; labels.map names {_listed(table.labels.map)}, SEGs there {_listed(names)}"
-    if len(labelled) < least:
-        seen += f"; the policy asks for {least}"
-        if looked_into >= most:
-            return _DATA.warned("studies", seen, f"there may be more: only {most} were looked into")
-        advice = "label more, widen its query, or lower min_studies"
-        if reasons:
-            advice = _ADVICE[max(reasons, key=lambda reason: reasons[reason])]
-        return _DATA.failed("studies", seen, advice)
-    parts = _parts(census, table.split)
-    if parts is not None:
-        seen += "; {} patients to train on, {} to validate, {} to test".format(*parts)
-        if not parts[0]:
-            advice = "add patients, or lower the fractions that are held out: none is left to train"
-            return _DATA.failed("studies", seen, advice)
-    return _DATA.passed("studies", seen)
-
-
-def _parts(census: Census, split: Split) -> tuple[int, ...] | None:
-    """How many patients train, validate and test; None without the key that decides it."""
-    try:
-        key = read_split_key(split.key)
-    except ConfigError:
-        return None
-    patients = {series.patient_id for series in census.labelled}
-    counts = Counter(part_of(patient, split, key) for patient in patients)
-    return tuple(counts[part] for part in (Part.TRAIN, Part.VALIDATION, Part.TEST))
-
-
-def _example(name: str, table: DataTable, series: LabelledSeries, gateway: Gateway) -> Finding:
-    """One of them, fetched and read as for training."""
-    with tempfile.TemporaryDirectory(prefix="iodeep-doctor-") as folder:
-        images, segs = Path(folder, "images"), Path(folder, "seg")
-        images.mkdir()
-        segs.mkdir()
+    def examine(self) -> Iterator[Finding]:
+        headers: dict[str, SegmentationHeader | Unusable] = {}
+        studies: dict[str, Examined] = {}
+        most = max(LOOKED_INTO, self._least)
         try:
-            paths = gateway.fetch(images, study=series.study, series=series.image_series)
-            (seg,) = gateway.fetch(
-                segs, study=series.study, series=series.seg_series, instance=series.seg_instance
+            census = find_labelled_series(
+                self._gateway, self._table, known=headers, examined=studies, most=most
             )
-            volume = read_volume(paths)
-            read_labels(seg, volume, table.labels.map)
-        except (PacsError, ConfigError) as error:
-            return _DATA.failed(
-                "example",
-                f"{name}: what it has does not come: {error}",
-                "have the archive allow C-GET (or WADO-RS) of images to us, or C-MOVE",
+        except PacsError as error:
+            advice = "have it allow C-FIND, and C-GET of SEGs, to us"
+            yield _DATA.failed("studies", f"{self._name}: {error}", advice)
+            return
+        except ConfigError as error:
+            yield _DATA.failed("studies", f"{self._name}: {error}", "correct its query")
+            return
+        looked_into = studies.keys() | {entry.study for entry in census.quarantined}
+        yield self._studies(census, _names(headers), there_may_be_more=len(looked_into) >= most)
+        if census.labelled:
+            yield self._example(census.labelled[0])
+
+    def _studies(self, census: Census, names: Sequence[str], *, there_may_be_more: bool) -> Finding:
+        labelled = {series.study for series in census.labelled}
+        matching = labelled | {entry.study for entry in census.quarantined}
+        reasons = count_reasons(census.quarantined)
+        left_out = "".join(f", {count} {reason}" for reason, count in reasons.items())
+        seen = f"{self._name}: {len(labelled)} labelled among {len(matching)} studies{left_out}"
+        if Reason.SEGMENT_MISSING in reasons:
+            wanted = _listed(self._table.labels.map)
+            seen += f"; labels.map names {wanted}, SEGs there {_listed(names)}"
+        if not matching:
+            seen = f"{self._name}: no images there answer its query"
+        if len(labelled) < self._least:
+            seen += f"; the policy asks for {self._least} studies"
+            if there_may_be_more:
+                advice = (
+                    "nothing, if there are more than the first ones, which were looked into; or "
+                    "narrow its query with keys of studies, as StudyDescription or StudyDate"
+                )
+                return _DATA.warned("studies", seen, advice)
+            return _DATA.failed("studies", seen, self._advice(reasons, any_there=bool(matching)))
+        parts = self._parts(census)
+        if parts is not None:
+            seen += "; {} patients to train on, {} to validate, {} to test".format(*parts)
+            if not parts[0]:
+                advice = "add patients, or lower the fractions held out: none is left to train on"
+                return _DATA.failed("studies", seen, advice)
+        return _DATA.passed("studies", seen)
+
+    def _advice(self, reasons: Mapping[Reason, int], *, any_there: bool) -> str:
+        if not any_there:
+            return (
+                "compare its query with what a study there says: "
+                f"iodeep pacs find {shlex.quote(self._gateway.address)} STUDY"
             )
-        except Unusable as problem:
-            return _DATA.warned(
-                "example",
-                f"{name}: the first labelled study cannot be used ({problem.reason}): {problem}",
-                "look whether others are like it: such studies are left out",
-            )
-    size = " x ".join(map(str, volume.voxels.shape))
-    return _DATA.passed("example", f"{name}: one fetched and read, {size} voxels")
+        common = sorted(reasons, key=lambda reason: -reasons[reason])
+        known = [_ADVICE[reason] for reason in common if reason in _ADVICE]
+        return known[0] if known else "label more, widen its query, or lower min_studies"
+
+    def _parts(self, census: Census) -> tuple[int, ...] | None:
+        """How many patients train, validate and test; None without the key that decides it."""
+        split = self._table.split
+        try:
+            key = read_split_key(split.key)
+        except ConfigError:
+            return None
+        patients = {series.patient_id for series in census.labelled}
+        counts = Counter(part_of(patient, split, key) for patient in patients)
+        return tuple(counts[part] for part in (Part.TRAIN, Part.VALIDATION, Part.TEST))
+
+    def _example(self, series: LabelledSeries) -> Finding:
+        """One of them, fetched and read as for training."""
+        study = series.study
+        with tempfile.TemporaryDirectory(prefix="iodeep-doctor-") as folder:
+            images, segs = Path(folder, "images"), Path(folder, "seg")
+            images.mkdir()
+            segs.mkdir()
+            try:
+                paths = self._gateway.fetch(images, study=study, series=series.image_series)
+                (seg,) = self._gateway.fetch(
+                    segs, study=study, series=series.seg_series, instance=series.seg_instance
+                )
+                volume = read_volume(paths)
+                read_labels(seg, volume, self._table.labels.map)
+            except (PacsError, ConfigError) as error:
+                return _DATA.failed(
+                    "example",
+                    f"{self._name}: what it has does not come: {error}",
+                    "have the archive allow C-GET (or WADO-RS) of images to us, or C-MOVE",
+                )
+            except Unusable as problem:
+                return _DATA.warned(
+                    "example",
+                    f"{self._name}: the first labelled study cannot be used ({problem.reason}): "
+                    f"{problem}",
+                    "look whether others are like it: such studies are left out",
+                )
+        size = " x ".join(map(str, volume.voxels.shape))
+        return _DATA.passed("example", f"{self._name}: one fetched and read, {size} voxels")
 
 
 def _names(headers: Mapping[str, SegmentationHeader | Unusable]) -> list[str]:

@@ -101,7 +101,11 @@ class Acceptor(ThreadedAssociationServer):
             self._visitors.append(visitor)
         if len(waiting) >= MAX_WAITING:
             waiting[0].cut_off()
-        super().process_request(cast(Any, visitor), client_address)
+        try:
+            super().process_request(cast(Any, visitor), client_address)
+        except RuntimeError as error:  # the system has no thread to give
+            _log.error("a connection from %s was dropped: %s", client_address[0], error)
+            self._forget(visitor)
 
     def _turn_away(self, connection: socket.socket) -> None:
         """Reject whatever will be asked, without reading it; who reads no TLS cannot be told."""

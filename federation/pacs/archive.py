@@ -121,7 +121,7 @@ class Archive(Closing):
             target = self._path(uid)
             try:
                 with self._index.transaction():
-                    if self._index.holds(uid):
+                    if self._holds_whole(uid):
                         if not same_dataset(file.path, target):
                             raise DuplicateError(
                                 f"instance {uid} is stored with other content, which is kept"
@@ -141,10 +141,18 @@ class Archive(Closing):
                     self._withdraw(uid)
                 raise
 
+    def _holds_whole(self, uid: str) -> bool:
+        """Whether an instance is here; one whose file was lost since the start no longer is."""
+        size = self._index.size_of(uid)
+        if size is not None and size != self._size_of(uid):
+            self._index.lose([uid])
+            return False
+        return size is not None
+
     def _withdraw(self, uid: str) -> None:
         """Remove a file whose row was not committed; where that fails, the next start does."""
         with suppress(StorageError, OSError), self._index.transaction():
-            if not self._index.holds(uid):
+            if self._index.size_of(uid) is None:
                 self._path(uid).unlink(missing_ok=True)
 
     @contextmanager

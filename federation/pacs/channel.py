@@ -26,7 +26,7 @@ from federation.pacs.address import DimseAddress
 from federation.pacs.arrivals import Arrivals, incoming_file
 from federation.pacs.association import metered, patient
 from federation.pacs.attributes import UIDS
-from federation.pacs.contexts import MAX_APART, Proposal
+from federation.pacs.contexts import Proposal
 from federation.pacs.gateway import Level, Moved
 from federation.pacs.limits import Throttle
 from federation.pacs.listener import Listener
@@ -61,13 +61,13 @@ def described(status: int) -> str:
 class Wanted:
     """Instances of one series to retrieve: all of them, or those named.
 
-    kinds: their SOP classes, where they are known
+    sop_class: that of the first, where it is known
     """
 
     study: str
     series: str
     instances: tuple[str, ...] = ()
-    kinds: frozenset[str] = frozenset()
+    sop_class: str = ""
 
     def __str__(self) -> str:
         if len(self.instances) == 1:
@@ -144,25 +144,29 @@ class Channel(Closing):
         ``folder`` takes no more, :class:`PacsError` where the archive fails or sends less than
         it says; then nothing stays.
         """
-        self._requestor.propose(
-            self._requestor.proposal
-            if wanted.kinds and self._requestor.proposal.receives(wanted.kinds)
-            else Proposal(every=True)
-        )
+        self._requestor.propose(self._requestor.proposal.receiving(wanted.sop_class))
         arrivals = Arrivals(folder)
         try:
             report = self._get(wanted, arrivals)
-            incomplete = report.failed or report.status != SUCCESS
-            if incomplete and not arrivals.failure and 0 < len(wanted.kinds) <= MAX_APART:
-                # Perhaps for want of the right transfer syntax: propose each of them apart.
-                arrivals.discard()
-                self._requestor.propose(Proposal(apart=wanted.kinds))
-                report = self._get(wanted, arrivals)
+            if (report.failed or report.status != SUCCESS) and not arrivals.failure:
+                # Perhaps they are of several SOP classes, or of an unusual transfer syntax.
+                proposal = self._requestor.proposal.receiving_apart(self._sop_classes(wanted))
+                if proposal != self._requestor.proposal:
+                    arrivals.discard()
+                    self._requestor.propose(proposal)
+                    report = self._get(wanted, arrivals)
             check_arrivals(f"C-GET of {wanted} from {self._to}", report, arrivals)
         except BaseException:
             arrivals.discard()
             raise
         return arrivals
+
+    def _sop_classes(self, wanted: Wanted) -> set[str]:
+        """Those of all that is wanted; none where the archive does not say."""
+        keys = {"StudyInstanceUID": wanted.study, "SeriesInstanceUID": wanted.series}
+        found = self.find("IMAGE", {"SOPInstanceUID": "", "SOPClassUID": "", **keys})
+        kinds = {str(one.get("SOPClassUID") or "") for one in found}
+        return kinds if "" not in kinds else set()
 
     def _get(self, wanted: Wanted, arrivals: Arrivals) -> Report:
         def get(association: Association) -> Report | None:

@@ -32,6 +32,7 @@ from federation.pacs.address import DimseAddress
 from federation.pacs.archive import Archive
 from federation.pacs.association import STREAMING
 from federation.pacs.attributes import is_uid, text_of
+from federation.pacs.bounds import IDENTIFIER_SYNTAXES
 
 MAX_DUE = 64
 """Reports that are owed at once; another request is refused for the moment."""
@@ -75,7 +76,7 @@ class Commitments(Closing):
         self._due: WeakKeyDictionary[Association, _Asked] = WeakKeyDictionary()
         self._links: WeakKeyDictionary[Association, _Link] = WeakKeyDictionary()
         self._owed: set[Future[None]] = set()
-        ae.add_supported_context(cast(UID, StorageCommitmentPushModel))
+        ae.add_supported_context(cast(UID, StorageCommitmentPushModel), list(IDENTIFIER_SYNTAXES))
 
     @property
     def handlers(self) -> Sequence[Any]:
@@ -173,7 +174,7 @@ class Commitments(Closing):
         association = self._ae.associate(
             known.host,
             known.port,
-            contexts=[build_context(push)],
+            contexts=[build_context(push, list(IDENTIFIER_SYNTAXES))],
             ae_title=known.called,
             ext_neg=[build_role(push, scp_role=True)],
             evt_handlers=[*STREAMING],

@@ -5,12 +5,12 @@ proposes more where more is asked for.
 
 An archive accepts one transfer syntax for each context, and sends an instance only in a
 context of its SOP class and (unless it converts) its transfer syntax. An association has 128
-contexts, fewer than there are pairs of the two; so where images are fetched it proposes every SOP
-class once, or some SOP classes with every transfer syntax apart.
+contexts, fewer than there are pairs of the two; so it proposes the SOP classes that are fetched
+with every transfer syntax apart, or, where they are many or unknown, every one of them once.
 """
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, RawDataStorage
@@ -18,6 +18,7 @@ from pynetdicom import StoragePresentationContexts, build_context, build_role
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
+    KeyObjectSelectionDocumentStorage,
     ParametricMapStorage,
     SegmentationStorage,
     StorageCommitmentPushModel,
@@ -48,8 +49,12 @@ _RECEIVED = tuple(
     )
 )
 
-OWN = (str(RawDataStorage), str(ExplicitVRLittleEndian))
-"""SOP class and transfer syntax of IODeep's own objects."""
+OWN = frozenset(
+    (str(sop_class), str(ExplicitVRLittleEndian))
+    for sop_class in (RawDataStorage, KeyObjectSelectionDocumentStorage)
+)
+"""SOP classes and transfer syntax of IODeep's own objects."""
+_OWN_CLASSES = frozenset(sop_class for sop_class, _ in OWN)
 MAX_SENT = MAX_CONTEXTS // 2
 """Kinds of instances that one proposal can send; the other contexts are for receiving."""
 MAX_APART = (MAX_CONTEXTS - len(_QUESTIONS)) // len(TRANSFER_SYNTAXES)
@@ -65,7 +70,7 @@ class Proposal:
     apart: SOP classes to receive in any transfer syntax, instead
     """
 
-    sent: frozenset[tuple[str, str]] = frozenset({OWN})
+    sent: frozenset[tuple[str, str]] = OWN
     every: bool = False
     apart: frozenset[str] = frozenset()
 
@@ -77,23 +82,37 @@ class Proposal:
             and (self.every or not other.every)
         )
 
-    def receives(self, sop_classes: Set[str]) -> bool:
-        """Whether these SOP classes can come, in one transfer syntax at least."""
-        return self.every or sop_classes <= {OWN[0], *self.apart}
+    def receiving(self, sop_class: str) -> Self:
+        """One that can receive a SOP class, and still what this one can.
+
+        An empty one is unknown: one that can receive every SOP class.
+        """
+        if not sop_class:
+            return replace(self, every=True, apart=frozenset())
+        if sop_class in _OWN_CLASSES:
+            return self
+        return self.receiving_apart({sop_class})
+
+    def receiving_apart(self, sop_classes: Set[str]) -> Self:
+        """One that can receive these in any transfer syntax, and others while there is room."""
+        if not 0 < len(sop_classes) <= MAX_APART:
+            return replace(self, every=True, apart=frozenset())
+        apart = self.apart | sop_classes
+        return replace(
+            self, every=False, apart=apart if len(apart) <= MAX_APART else frozenset(sop_classes)
+        )
 
     def contexts(self) -> list[PresentationContext]:
         contexts = [build_context(question) for question in _QUESTIONS]
-        contexts += [build_context(sop_class, syntax) for sop_class, syntax in sorted(self.sent)]
-        if self.apart:
-            contexts += [
-                build_context(sop_class, syntax)
-                for sop_class in sorted(self.apart)
-                for syntax in TRANSFER_SYNTAXES
-            ]
-        elif self.every:
+        contexts += [build_context(*pair) for pair in sorted(self.sent | OWN)]
+        contexts += [
+            build_context(sop_class, syntax)
+            for sop_class in sorted(self.apart)
+            for syntax in TRANSFER_SYNTAXES
+            if (sop_class, syntax) not in self.sent | OWN
+        ]
+        if self.every:
             contexts += [build_context(kind, list(TRANSFER_SYNTAXES)) for kind in _RECEIVED]
-        else:
-            contexts.append(build_context(*OWN))
         return contexts[:MAX_CONTEXTS]
 
     def roles(self) -> Sequence[SCP_SCU_RoleSelectionNegotiation]:

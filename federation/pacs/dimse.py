@@ -97,20 +97,27 @@ class DimseGateway(Closing):
         return list(paths.values())
 
     def _listed(self, study: str, series: str, instance: str | None) -> Wanted:
-        """What is there of what is wanted."""
+        """What is there of what is wanted.
+
+        To say an instance's SOP class some archives open its file, however large: only the
+        first is asked for, which is small in what we store, and stands for the others.
+        """
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-        if instance is not None:
-            keys["SOPInstanceUID"] = instance
-        found = self.find("IMAGE", {"SOPInstanceUID": "", "SOPClassUID": "", **keys})
-        if not found:
-            what = f"series {series}" if instance is None else f"instance {instance}"
-            raise PacsError(f"{what} is not in {self.address}")
-        kinds = frozenset(str(one.get("SOPClassUID") or "") for one in found)
+        if instance is None:
+            found = self.find("IMAGE", {"SOPInstanceUID": "", "InstanceNumber": "", **keys})
+            if not found:
+                raise PacsError(f"series {series} is not in {self.address}")
+            uids = tuple(str(one[UIDS["IMAGE"]].value) for one in sorted(found, key=_number))
+        else:
+            uids = (instance,)
+        first = self.find("IMAGE", {**keys, "SOPInstanceUID": uids[0], "SOPClassUID": ""})
+        if not first:
+            raise PacsError(f"instance {uids[0]} is not in {self.address}")
         return Wanted(
             study=study,
             series=series,
-            instances=tuple(str(one[UIDS["IMAGE"]].value) for one in found),
-            kinds=frozenset() if "" in kinds else kinds,
+            instances=uids,
+            sop_class=str(first[0].get("SOPClassUID") or ""),
         )
 
     def _get(self, wanted: Wanted, folder: Path, arrived: list[Arrivals]) -> None:
@@ -258,7 +265,7 @@ def _batches(wanted: Wanted, associations: int) -> list[Wanted]:
             study=wanted.study,
             series=wanted.series,
             instances=uids[start : start + size],
-            kinds=wanted.kinds,
+            sop_class=wanted.sop_class,
         )
         for start in range(0, len(uids), size)
     ]
@@ -268,3 +275,8 @@ def _first_kinds(instances: list[InstanceFile]) -> frozenset[tuple[str, str]]:
     """As many kinds, of the first instances, as one association's contexts can carry."""
     kinds = dict.fromkeys(one.kind for one in instances)
     return frozenset(list(kinds)[:MAX_SENT])
+
+
+def _number(instance: Dataset) -> int:
+    number = str(instance.get("InstanceNumber") or "")
+    return int(number) if number.isdecimal() else 0

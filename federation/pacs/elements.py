@@ -152,6 +152,8 @@ class _Inflated:
                 raise NotWalkable("it cannot be inflated") from None
             if not deflated and not self._piece:
                 raise NotWalkable(_CUT_SHORT)
+        if self._inflate.eof and (self._inflate.unused_data + self._file.read(2)).strip(b"\0"):
+            raise NotWalkable("more than padding follows its end")
         self._inflated += len(self._piece)
         if self._inflated > MAX_INFLATED_BYTES:
             raise NotWalkable(f"it inflates to more than {MAX_INFLATED_BYTES} bytes")

@@ -165,9 +165,11 @@ class Index(Closing):
             f"INSERT INTO instance ({names}) VALUES ({marks})", list(row.values())
         )
 
-    def holds(self, uid: str) -> bool:
-        found = self._database.execute("SELECT 1 FROM instance WHERE SOPInstanceUID = ?", [uid])
-        return found.fetchone() is not None
+    def size_of(self, uid: str) -> int | None:
+        """The size of an instance's file; None where there is no such instance."""
+        found = self._database.execute("SELECT size FROM instance WHERE SOPInstanceUID = ?", [uid])
+        row = found.fetchone()
+        return None if row is None else int(row[0])
 
     def sizes(self) -> dict[str, int]:
         """The sizes of all instances' files, by SOP Instance UID."""

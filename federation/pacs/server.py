@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
@@ -33,6 +33,7 @@ from federation.pacs.association import (
     application_entity,
 )
 from federation.pacs.attributes import UIDS, NotAsAnnounced, NotStorable, text_of
+from federation.pacs.bounds import IDENTIFIER_SYNTAXES
 from federation.pacs.committing import Commitments
 from federation.pacs.gateway import Level
 from federation.pacs.matching import has_upper_keys
@@ -50,10 +51,6 @@ NOT_THE_SOP_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 _log = logging.getLogger("iodeep.pacs")
-
-
-# Of commands, whose identifiers are small. Deflated ones could inflate to anything.
-_IDENTIFIER_SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 
 
 class ArchiveServer(Closing):
@@ -217,7 +214,7 @@ def _application_entity(title: str) -> AE:
         StudyRootQueryRetrieveInformationModelGet,
         StudyRootQueryRetrieveInformationModelMove,
     ):
-        ae.add_supported_context(question, _IDENTIFIER_SYNTAXES)
+        ae.add_supported_context(question, list(IDENTIFIER_SYNTAXES))
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(
             cast(UID, context.abstract_syntax),

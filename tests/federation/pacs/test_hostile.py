@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
@@ -348,8 +348,9 @@ def test_a_message_in_a_context_that_was_never_agreed_is_no_message(server: Arch
     assert aborted(server, [wire.pdata(99, command, command=True)])
 
 
-def test_a_deflated_identifier_is_not_agreed_to(server: ArchiveServer) -> None:
+@pytest.mark.parametrize("kind", [wire.FIND, wire.GET, wire.COMMITMENT])
+def test_a_deflated_identifier_is_not_agreed_to(server: ArchiveServer, kind: UID) -> None:
     ae = AE()
-    ae.add_requested_context(wire.FIND, DeflatedExplicitVRLittleEndian)
+    ae.add_requested_context(kind, DeflatedExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", server.port, ae_title="PEER")
     assert not association.is_established

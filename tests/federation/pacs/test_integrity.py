@@ -75,6 +75,15 @@ def test_what_is_lost_can_be_stored_again(archive: Archive, make: Make) -> None:
     assert archive.held() == Held(instances=1, bytes=path.stat().st_size)
 
 
+def test_what_is_lost_while_serving_can_be_stored_again(archive: Archive, make: Make) -> None:
+    path = make()
+    archive.ingest(path)
+    path_in(archive, path.stem).unlink()
+    archive.ingest(path)
+    assert path_in(archive, path.stem).read_bytes() == path.read_bytes()
+    assert archive.held() == Held(instances=1, bytes=path.stat().st_size)
+
+
 def test_leftovers_go_and_what_is_being_received_stays(archive: Archive, make: Make) -> None:
     (uid,) = stored(archive, make, 1)
     (archive.incoming / "left-by-a-kill").write_bytes(b"half")

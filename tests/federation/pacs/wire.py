@@ -101,10 +101,10 @@ def statuses(received: bytes) -> dict[str, int]:
         kind, _, length = struct.unpack(">BBL", received[at : at + 6])
         body = received[at + 6 : at + 6 + length]
         at += 6 + length
-        if kind == 4 and len(body) > 6 and body[5] & 1:
+        if kind == 4 and 6 < len(body) == length and body[5] & 1:
             elements = _elements(body[6:])
             if elements.get(0x00000100) == struct.pack("<H", 0x8000 | C_STORE):
-                uid = elements.get(0x00001000, b"").rstrip(b"\0").decode()
+                uid = elements.get(0x00001000, b"").rstrip(b"\0").decode("ascii", "replace")
                 found[uid] = int.from_bytes(elements[0x00000900], "little")
     return found
 

@@ -15,9 +15,6 @@ from federation.cli import build
 from federation.errors import ConfigError
 from federation.pacs import open_gateway
 from tests.clients.doctor.conftest import PATIENT_ID, PATIENT_NAME, SiteFolder
-from tests.clients.doctor.conftest import images as images
-from tests.clients.doctor.conftest import labelled as labelled
-from tests.clients.doctor.conftest import site as site
 from tests.peers.odd import Oddities, odd_archive
 from tests.peers.process import free_port
 
@@ -71,7 +68,6 @@ def test_an_address_that_is_none_is_named_before_anything_else(
     site.document["archives"]["models"] = address
     failure = doctor(site.write()).exception
     assert isinstance(failure, ConfigError)
-    assert "archives.models" in str(failure)
     assert said in str(failure)
 
 
@@ -103,25 +99,25 @@ def test_without_parts_only_something_small_is_stored(site: SiteFolder) -> None:
         assert len(gateway.find("SERIES", {"StudyInstanceUID": uid})) == 1
 
 
-def test_no_patient_is_named(site: SiteFolder, labelled: list[Path]) -> None:
+def test_no_patient_is_named(site: SiteFolder, one_labelled: list[Path]) -> None:
     """Neither where all is well nor in what is said of a fault."""
     out = []
+    site.document["policy"]["min_studies"] = 1
     for oddities in (
         Oddities(),
         Oddities(get="absent"),
-        Oddities(get="aborts"),
         Oddities(finds="everything"),
     ):
         with odd_archive(oddities) as odd:
             with open_gateway(odd.dimse) as gateway:
-                gateway.store(labelled)
-            site.document["archives"] = {"images": odd.dimse}
-            said = doctor(site.write(), "--part-mb", 0)
-            assert said.exit_code in (0, 1)
-            out.append(said.output)
-    site.document["data"]["brain"]["labels"]["map"] = {"something else": 1}
-    out.append(doctor(site.write(), "--part-mb", 0).output)
+                gateway.store(one_labelled)
+            site.document["archives"]["images"] = odd.dimse
+            out.append(doctor(site.write(), "--part-mb", 0).output)
+            site.document["data"]["brain"]["labels"]["map"]["something else"] = 3
+            out.append(doctor(site.write(), "--part-mb", 0).output)
+            del site.document["data"]["brain"]["labels"]["map"]["something else"]
     everything = "".join(out).casefold()
-    assert "3 labelled among 3 studies" in everything
+    assert "1 labelled among 1 studies" in everything
+    assert "1 segment-missing" in everything
     for name in (PATIENT_ID, *PATIENT_NAME.split("^")):
         assert name.casefold() not in everything

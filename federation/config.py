@@ -41,7 +41,10 @@ POOLED = "pooled"  # the site of a centralised experiment
 
 
 def _address(text: str) -> str:
-    parse_address(text)
+    try:
+        parse_address(text)
+    except ConfigError as error:  # pydantic says where it stands in the document
+        raise ValueError(str(error)) from None
     return text
 
 

@@ -11,6 +11,7 @@ from clients.doctor.sample import PATIENT_ID, Sample, changes, study_uid, write_
 from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageError
 from federation.pacs import DimseGateway, Gateway, Limits
 from federation.pacs.address import DimseAddress, WebAddress, parse_address
+from federation.pacs.channel import NoReport, NotOffered
 from federation.sizes import size_text
 
 _MODELS = Subject(about="models")
@@ -174,29 +175,25 @@ class _Storage:
         gateway, to = self._gateway, self._to
         if not (isinstance(gateway, DimseGateway) and isinstance(to, DimseAddress) and to.listen):
             return
-        begin = time.perf_counter()
         try:
-            commits = gateway.commits(sample.paths)
+            gateway.commit(sample.paths)
         except StorageError as error:
             advice = "its log says why; until it does, what it has counts as not stored"
             yield _MODELS.failed("commitment", error, advice)
-            return
-        except (PacsError, ConfigError) as error:
-            advice = "see what is said of listen, and whether the archive is still running"
-            yield _MODELS.failed("commitment", error, advice)
-            return
-        if commits:
-            yield _MODELS.passed("commitment", "it commits itself to keep what it took")
-        elif time.perf_counter() - begin < self._limits.timeout_s:
-            yield _MODELS.passed("commitment", "it has none for us, so it is asked instead")
-        else:
+        except NoReport as error:
             yield _MODELS.warned(
                 "commitment",
-                f"no report of it reached us within {self._limits.timeout_s:g} s; whatever is "
-                "stored will wait so long for one",
+                f"{error}; whatever is stored will wait so long for one",
                 f"have it know that {to.calling} is at port {to.listen} of this machine, and let "
                 "it through firewalls; or leave out listen, which only C-MOVE needs beside it",
             )
+        except NotOffered as error:
+            yield _MODELS.passed("commitment", f"{error}, so it is asked instead")
+        except (PacsError, ConfigError) as error:
+            advice = "see what is said of listen, and whether the archive is still running"
+            yield _MODELS.failed("commitment", error, advice)
+        else:
+            yield _MODELS.passed("commitment", "it commits itself to keep what it took")
 
     def _still_there(self, before: set[str]) -> Finding:
         try:

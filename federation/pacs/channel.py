@@ -29,7 +29,7 @@ from federation.pacs.attributes import UIDS
 from federation.pacs.contexts import Proposal
 from federation.pacs.gateway import Level, Moved
 from federation.pacs.limits import Throttle
-from federation.pacs.listener import Listener
+from federation.pacs.listener import Listener, Reports
 from federation.pacs.matching import matches_all
 from federation.pacs.part10 import InstanceFile
 from federation.pacs.receiving import receive_into
@@ -92,7 +92,11 @@ class Report:
 
 
 class NotOffered(PacsError):
-    """The archive accepted no presentation context for this service."""
+    """The archive accepted no presentation context for this service, or refuses it to us."""
+
+
+class NoReport(NotOffered):
+    """The archive took a request for storage commitment, and did not report on it."""
 
 
 class Channel(Closing):
@@ -102,13 +106,25 @@ class Channel(Closing):
     """
 
     def __init__(
-        self, to: DimseAddress, *, timeout_s: float, throttle: Throttle, moved: Moved
+        self,
+        to: DimseAddress,
+        reports: Reports,
+        *,
+        timeout_s: float,
+        throttle: Throttle,
+        moved: Moved,
     ) -> None:
+        """``reports`` takes those of storage commitment that come over this association."""
         self._to = to
+        self._reports = reports
         self._requestor = Requestor(
             to,
             timeout_s=timeout_s,
-            handlers=[metered(moved, throttle), (evt.EVT_C_STORE, self._on_store)],
+            handlers=[
+                metered(moved, throttle),
+                (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_N_EVENT_REPORT, reports.take),
+            ],
         )
         self._arrivals: Arrivals | None = None
 
@@ -233,9 +249,7 @@ class Channel(Closing):
                 f"C-STORE of {uid} to {self._to} answered {described(status)}; it was not stored"
             )
 
-    def request_commitment(
-        self, instances: Sequence[InstanceFile], listener: Listener
-    ) -> list[str]:
+    def request_commitment(self, instances: Sequence[InstanceFile]) -> list[str]:
         """Ask the archive to commit itself to keep instances (PS3.4 Annex J).
 
         Returns the UIDs of those that it does not keep, when it has reported. Raises
@@ -253,16 +267,15 @@ class Channel(Closing):
         try:
             status = self._requestor.ask(ask)
         except ValueError as error:
-            raise NotOffered(f"{self._to} takes no N-ACTION of storage commitment") from error
+            raise NotOffered(f"{self._to} has no storage commitment") from error
         if status != SUCCESS:
             raise NotOffered(
                 f"N-ACTION of storage commitment to {self._to} answered {described(status)}"
             )
-        failed = listener.report_of(transaction)
+        failed = self._reports.failed_of(transaction)
         if failed is None:
-            raise NotOffered(
-                f"{self._to} never reported on storage commitment; does it know our AE title "
-                f"{self._to.calling} at port {self._to.listen} of this machine?"
+            raise NoReport(
+                f"no report of storage commitment reached us within {self._reports.timeout_s:g} s"
             )
         return failed
 

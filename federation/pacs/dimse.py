@@ -16,7 +16,7 @@ from federation.pacs.channel import Channel, NotOffered, Wanted, check_arrivals
 from federation.pacs.contexts import MAX_SENT
 from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits, Throttle, attempts
-from federation.pacs.listener import Listener
+from federation.pacs.listener import Listener, Reports
 from federation.pacs.matching import check_keys, check_uids
 from federation.pacs.parallel import share_out
 from federation.pacs.part10 import InstanceFile, read_meta, series_of
@@ -43,7 +43,9 @@ class DimseGateway(Closing):
         self._limits = limits
         self._throttle = Throttle(limits.mb_per_s)
         self._moved = moved
+        self._reports = Reports(limits.timeout_s)
         self._channels = [self._channel()]
+        self._listener: Listener | None = None
         self._gets = True
 
     @property
@@ -88,7 +90,7 @@ class DimseGateway(Closing):
             if missing := set(wanted.instances) - paths.keys():
                 raise PacsError(
                     f"{len(missing)} of {len(wanted.instances)} instances of series {series} did "
-                    f"not come from {self.address}: {min(missing)} is not in it any more"
+                    f"not come from {self.address}, which lists them: {min(missing)} among them"
                 )
         except BaseException:
             for arrivals in arrived:
@@ -150,15 +152,17 @@ class DimseGateway(Closing):
             ) from refusal
 
         def move(channel: Channel) -> Arrivals:
-            arrivals = Arrivals(folder, expected=frozenset(wanted.instances))
+            listener = self._listening()
+            listener.arrivals = Arrivals(folder, expected=frozenset(wanted.instances))
             try:
-                with self._listener(arrivals) as listener:
-                    report = channel.move(wanted, listener)
-                check_arrivals(f"C-MOVE of {wanted} from {self.address}", report, arrivals)
+                report = channel.move(wanted, listener)
+                check_arrivals(f"C-MOVE of {wanted} from {self.address}", report, listener.arrivals)
+                return listener.arrivals
             except BaseException:
-                arrivals.discard()
+                listener.arrivals.discard()
                 raise
-            return arrivals
+            finally:
+                listener.arrivals = None
 
         return self._ask(move)
 
@@ -176,9 +180,13 @@ class DimseGateway(Closing):
             self._share_out(store, batch, most=most)
 
     def confirm(self, paths: Iterable[Path]) -> None:
+        if self.can_be_reached:
+            try:
+                self.commit(paths)
+                return
+            except NotOffered:
+                pass  # then it is asked
         instances = [read_meta(path) for path in paths]
-        if self.can_be_reached and self._commits(instances):
-            return
         there = {
             str(found[UIDS["IMAGE"]].value)
             for study, series in {series_of(one.path) for one in instances}
@@ -192,25 +200,19 @@ class DimseGateway(Closing):
                 f"{len(missing)} of {len(instances)}, {missing[0]} among them"
             )
 
-    def commits(self, paths: Iterable[Path]) -> bool:
-        """Whether the archive has storage commitment and says by it that it keeps these all.
+    def commit(self, paths: Iterable[Path]) -> None:
+        """Have the archive commit itself to keep instances (PS3.4 Annex J).
 
-        Raises :class:`StorageError` where it says that it does not.
+        Raises :class:`StorageError` where it says that it does not, and :class:`NotOffered` where
+        it has no storage commitment, or does not report.
         """
-        return self._commits([read_meta(path) for path in paths])
-
-    def _commits(self, instances: list[InstanceFile]) -> bool:
-        try:
-            with self._listener() as listener:
-                failed = self._ask(lambda channel: channel.request_commitment(instances, listener))
-        except NotOffered:
-            return False
-        if failed:
+        instances = [read_meta(path) for path in paths]
+        self._listening()
+        if failed := self._ask(lambda channel: channel.request_commitment(instances)):
             raise StorageError(
                 f"{self.address} does not commit itself to keep {len(failed)} of "
                 f"{len(instances)} instances, {failed[0]} among them"
             )
-        return True
 
     # --- associations ---------------------------------------------------------------------
 
@@ -232,23 +234,30 @@ class DimseGateway(Closing):
     def _channel(self) -> Channel:
         return Channel(
             self._to,
+            self._reports,
             timeout_s=self._limits.timeout_s,
             throttle=self._throttle,
             moved=self._moved,
         )
 
-    def _listener(self, arrivals: Arrivals | None = None) -> Listener:
-        return Listener(
-            self._to,
-            arrivals,
-            timeout_s=self._limits.timeout_s,
-            throttle=self._throttle,
-            moved=self._moved,
-        )
+    def _listening(self) -> Listener:
+        """Our own application entity, from the first need on until we let go of the archive."""
+        if self._listener is None:
+            self._listener = Listener(
+                self._to,
+                self._reports,
+                timeout_s=self._limits.timeout_s,
+                throttle=self._throttle,
+                moved=self._moved,
+            )
+        return self._listener
 
     def release(self) -> None:
         for channel in self._channels:
             channel.close()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def close(self) -> None:
         self.release()

@@ -28,40 +28,63 @@ from federation.pacs.limits import Throttle
 from federation.pacs.receiving import receive_into
 
 
+class Reports:
+    """Reports of storage commitment that came, over whichever association."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._failed: dict[str, list[str]] = {}
+        self._news = threading.Condition()
+
+    def take(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        """Handler of EVT_N_EVENT_REPORT (PS3.4 Section J.3.3): what is kept, and what is not."""
+        report = event.event_information
+        failed = [
+            str(item.get("ReferencedSOPInstanceUID", ""))
+            for item in report.get("FailedSOPSequence") or []
+        ]
+        with self._news:
+            self._failed[str(report.get("TransactionUID", ""))] = failed
+            self._news.notify_all()
+        return 0x0000, None
+
+    def failed_of(self, transaction: str) -> list[str] | None:
+        """The UIDs that the archive does not commit itself to keep, once it has reported.
+
+        None where it has not within the time limit.
+        """
+        with self._news:
+            self._news.wait_for(lambda: transaction in self._failed, self.timeout_s)
+            return self._failed.pop(transaction, None)
+
+
 class Listener(Closing):
     """Listens at ``to.listen`` for what the archive sends. Close it, or use ``with``.
 
-    arrived: grows while instances come in
+    arrivals: where instances go; None takes none
+    arrived:  grows while instances come in
     """
 
     def __init__(
         self,
         to: DimseAddress,
-        arrivals: Arrivals | None,
+        reports: Reports,
         *,
         timeout_s: float,
         throttle: Throttle,
         moved: Moved,
     ) -> None:
-        """Without ``arrivals`` no instance is taken.
-
-        Raises :class:`PacsUnreachable` where the port cannot be had, as when another process is
-        listening there at the moment.
+        """Raises :class:`PacsUnreachable` where the port cannot be had, as when another process
+        is listening there at the moment.
         """
+        self.arrivals: Arrivals | None = None
         self.arrived = 0
-        self._arrivals = arrivals
-        self._timeout_s = timeout_s
-        self._reports: dict[str, list[str]] = {}
-        self._news = threading.Condition()
         ae = application_entity(to.calling, timeout_s=timeout_s)
         ae.require_called_aet = True
         ae.add_supported_context(Verification)
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
-        if arrivals is not None:
-            for context in AllStoragePresentationContexts:
-                ae.add_supported_context(
-                    cast(UID, context.abstract_syntax), list(TRANSFER_SYNTAXES)
-                )
+        for context in AllStoragePresentationContexts:
+            ae.add_supported_context(cast(UID, context.abstract_syntax), list(TRANSFER_SYNTAXES))
 
         def count(nr_bytes: int) -> None:
             self.arrived += nr_bytes
@@ -70,9 +93,9 @@ class Listener(Closing):
         handlers: list[Any] = [
             *STREAMING,
             metered(count, throttle),
-            (evt.EVT_CONN_OPEN, self._on_open),
+            (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_C_STORE, self._on_store),
-            (evt.EVT_N_EVENT_REPORT, self._on_report),
+            (evt.EVT_N_EVENT_REPORT, reports.take),
         ]
         try:
             self._server = cast(
@@ -90,40 +113,19 @@ class Listener(Closing):
                 f"({error.strerror}); is another process of ours waiting there?"
             ) from error
 
-    def report_of(self, transaction: str) -> list[str] | None:
-        """The UIDs that the archive does not commit itself to keep, once it has reported.
-
-        None where it has not within the time limit.
-        """
-        with self._news:
-            self._news.wait_for(lambda: transaction in self._reports, self._timeout_s)
-            return self._reports.pop(transaction, None)
-
     def close(self) -> None:
         """Stop listening and end open associations. Closing twice is harmless."""
         self._server.shutdown()
         for association in self._server.active_associations:
             cut_off(association)
 
-    def _on_open(self, event: evt.Event) -> None:
-        if self._arrivals is not None:
-            receive_into(event.assoc, self._arrivals.folder)
+    def _on_established(self, event: evt.Event) -> None:
+        if self.arrivals is not None:
+            receive_into(event.assoc, self.arrivals.folder)
 
     def _on_store(self, event: evt.Event) -> int:
         with incoming_file(event):
-            return 0xC000 if self._arrivals is None else self._arrivals.take(event)
-
-    def _on_report(self, event: evt.Event) -> tuple[int, Dataset | None]:
-        """PS3.4 Section J.3.3: what is kept, and what is not."""
-        report = event.event_information
-        failed = [
-            str(item.get("ReferencedSOPInstanceUID", ""))
-            for item in report.get("FailedSOPSequence") or []
-        ]
-        with self._news:
-            self._reports[str(report.get("TransactionUID", ""))] = failed
-            self._news.notify_all()
-        return 0x0000, None
+            return 0xC000 if self.arrivals is None else self.arrivals.take(event)
 
 
 def _own_address(to: DimseAddress) -> str:

@@ -87,7 +87,7 @@ FAULTS: dict[str, tuple[Oddities, Named]] = {
     ),
     "never reports": (
         Oddities(commits="silent", reaches=US),
-        warned("commitment", "no report of it reached us within 1 s"),
+        warned("commitment", "reached us within 1 s"),
     ),
 }
 

@@ -28,10 +28,11 @@ from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageError
-from federation.pacs import Archive, ArchiveServer, open_gateway
+from federation.pacs import Archive, ArchiveServer, DimseGateway, open_gateway
 from federation.pacs.association import cut_off
 from tests.federation.pacs.conftest import Make, interrupt_after, once
 from tests.peers import peer
+from tests.peers.process import free_port
 from tests.peers.proxy import Fault, proxy
 
 SERIES = {"study": "1.2.3.1", "series": "1.2.3.1.1"}
@@ -404,3 +405,18 @@ def test_dcmtk_s_archive_stores_finds_and_gives_back(
         assert dcmread(got).PixelData == dcmread(sent[1]).PixelData
         with pytest.raises(PacsError, match="is not in"):
             gateway.fetch(tmp_path, study="1.2.3.1", series="1.2.3.9")
+
+
+def test_a_report_over_the_association_that_asked_is_heard(archive: Archive, make: Make) -> None:
+    """As the embedded archive sends it where it does not know at which port we listen."""
+    stored, other = make(), make()
+    with ArchiveServer(archive, ae_title="PEER") as server:
+        address = f"{server.address}?listen={free_port()}"
+        with open_gateway(address, limits=once(10)) as gateway:
+            gateway.store([stored])
+            assert isinstance(gateway, DimseGateway)
+            begin = time.monotonic()
+            gateway.commit([stored])
+            with pytest.raises(StorageError, match=r"commit itself.*1 of 2"):
+                gateway.commit([stored, other])
+            assert time.monotonic() - begin < 8

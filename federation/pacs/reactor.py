@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ from pynetdicom.association import Association
 
 _IDLE_S = 0.05  # for what nobody announces: a timer of pynetdicom's that ran out
 _ENDING_S = 0.001
+_REMINDED_S = 0.01
 
 
 def wake_when_needed(association: Association, connection: socket.socket) -> None:
@@ -93,7 +95,7 @@ def _wake_the_service(association: Association) -> None:
     queues: list[Any] = [association.dimse.msg_queue, association.dul.to_user_queue]
     for waiting in queues:
         waiting.put = _then_set(waiting.put, news)
-    association._reactor_checkpoint = _Checkpoint(news)
+    association._reactor_checkpoint = _Checkpoint(association, news)
 
 
 def _then_set(put: Any, news: threading.Event) -> Any:
@@ -108,10 +110,13 @@ class _Checkpoint(threading.Event):
     """Where the association's loop stops in each turn: until there is news, or nobody asks.
 
     pynetdicom calls the loop paused while it waits here: who wants to ask need not wait for it.
+    An N-EVENT-REPORT is answered in a thread of its own, which ends with saying that the loop
+    goes on, also where it waits: whoever asks next would wait for ever, were it not said again.
     """
 
-    def __init__(self, news: threading.Event) -> None:
+    def __init__(self, association: Association, news: threading.Event) -> None:
         super().__init__()
+        self._of = weakref.ref(association)
         self._news = news
         self.set()
 
@@ -119,7 +124,11 @@ class _Checkpoint(threading.Event):
         super().set()
         self._news.set()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002  # none is given
         self._news.wait(_IDLE_S)
         self._news.clear()
-        return super().wait(timeout)
+        while not super().wait(_REMINDED_S):
+            association = self._of()
+            if association is not None:
+                association._is_paused = True
+        return True

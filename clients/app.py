@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from clients.data import LabelledData, Reason
 from clients.hospital import Hospital
 from clients.log import write_log
+from clients.policy import check_room
 from clients.preview import write_preview
 from clients.training import Evaluation, Trainer, names_of_layers, seed_for
 from federation.config import Site, TrainingTable, read_site
@@ -142,6 +143,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     with Hospital(site) as hospital:
         with stopwatch.on("archive"):
             parts = unpack_parts(content)
+            check_room(site.policy.store, hospital.registry, version)
             published = hospital.registry.publish(
                 version, [[part] for part in parts], stamp, signature
             )

@@ -15,6 +15,7 @@ import rfc8785
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     JsonValue,
     NonNegativeFloat,
@@ -30,6 +31,7 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import AGGREGATOR, Text
 from federation.pacs.address import parse_address
 from federation.pacs.limits import Limits
+from federation.sizes import parse_size
 from federation.values import Value
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -340,6 +342,13 @@ class DataTable(Value):
     split: Split
 
 
+def _bytes(value: Any) -> Any:
+    try:
+        return parse_size(value) if isinstance(value, str) else value
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
 class TrustTable(Value):
     """``[[policy.trust]]``: whose records are believed, for lines that match a pattern.
 
@@ -355,10 +364,22 @@ class TrustTable(Value):
     unsigned: bool = False
 
 
+class StoreTable(Value):
+    """``[policy.store]``: the most that versions may take in the site's archive of models.
+
+    versions: of one branch
+    bytes:    of all versions and states there, such as "20 GB"
+    """
+
+    versions: PositiveInt | None = None
+    bytes: Annotated[PositiveInt, BeforeValidator(_bytes)] | None = None
+
+
 class PolicyTable(Value):
     """``[policy]``: what the site allows. What no trust table covers is believed from nobody."""
 
     min_studies: PositiveInt = 1
+    store: StoreTable = StoreTable()
     trust: tuple[TrustTable, ...] = ()
 
 

@@ -12,6 +12,7 @@ IODeepError
 │   └── StorageError       an instance was not kept, or not as it was sent
 ├── RegistryError          a line, branch or version that is absent or in conflict
 ├── DataError              labelled data as a whole (a single study is quarantined instead)
+├── PolicyError            what a site was asked, and its policy does not allow
 ├── UpdateError            a site's answer that must not enter an aggregate
 └── RoundError             a round that cannot be finished
 
@@ -66,6 +67,10 @@ class RegistryError(IODeepError):
 
 class DataError(IODeepError):
     """The labelled data as a whole cannot be used."""
+
+
+class PolicyError(IODeepError):
+    """What a site was asked, and its policy does not allow."""
 
 
 class UpdateError(IODeepError):

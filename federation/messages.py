@@ -22,6 +22,7 @@ from federation.errors import (
     ModelError,
     PacsError,
     PacsUnreachable,
+    PolicyError,
     RegistryError,
     SignatureError,
     UpdateError,
@@ -140,6 +141,7 @@ class Code(StrEnum):
     VERSION_ABSENT = "version-absent"
     VERSION_DAMAGED = "version-damaged"
     SIGNATURE = "signature-not-trusted"
+    POLICY = "policy"
     MODEL = "model"
     INTERNAL = "internal"
 
@@ -153,6 +155,7 @@ REASONS: Mapping[Code, str] = {
     Code.VERSION_ABSENT: "the version is not in the site's archive",
     Code.VERSION_DAMAGED: "the version is damaged, or not what its digests say",
     Code.SIGNATURE: "the version is not signed by whom the site trusts",
+    Code.POLICY: "the site's policy does not allow it",
     Code.MODEL: "the network cannot be built, or its training diverged",
     Code.INTERNAL: "an unexpected error, written to the site's own log",
 }
@@ -173,6 +176,7 @@ _CODES: tuple[tuple[type[IODeepError], Code], ...] = (
     (UpdateError, Code.REQUEST),
     (ConfigError, Code.DOCUMENT),
     (DataError, Code.DATA),
+    (PolicyError, Code.POLICY),
     (PacsUnreachable, Code.ARCHIVE_UNREACHABLE),
     (PacsError, Code.ARCHIVE),
     (RegistryError, Code.VERSION_ABSENT),

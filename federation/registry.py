@@ -170,6 +170,16 @@ class Registry:
             if isinstance(entry.manifest, VersionManifest) and self._is_complete(entry.manifest)
         ]
 
+    def stored_bytes(self) -> int:
+        """What the weights of all versions and states take, of every line, by their manifests."""
+        return sum(
+            part.bytes
+            for branch in self.branches()
+            for entry in self.entries(branch.line, branch.name)
+            if isinstance(entry.manifest, WeightsManifest)
+            for part in entry.manifest.weights.parts
+        )
+
     def latest(self, line: Line, branch: str) -> VersionManifest:
         """The complete version with the largest round. Raises :class:`RegistryError`."""
         versions = self.versions(line, branch)

@@ -8,6 +8,7 @@ from clients.doctor.archives import ArchiveExamination
 from clients.doctor.finding import Finding
 from clients.doctor.labelled import examine_data
 from clients.doctor.machine import examine_machine
+from clients.doctor.room import examine_room
 from clients.doctor.storage import examine_storage
 from federation.config import Site
 from federation.pacs import Moved
@@ -40,8 +41,10 @@ def examine(
         if (yield from images.reach()):
             yield from examine_data(site, images.gateway)
             if archives.of_models == archives.images:
+                yield examine_room(site.policy.store, images.gateway)
                 yield from store(images.gateway)
     if archives.of_models != archives.images:
         with archive("models", archives.of_models) as models:
             if (yield from models.reach()):
+                yield examine_room(site.policy.store, models.gateway)
                 yield from store(models.gateway)

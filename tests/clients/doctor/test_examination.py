@@ -28,6 +28,7 @@ CHECKS = [
     ("images", "associations"),
     ("data", "studies"),
     ("data", "example"),
+    ("models", "room"),
     ("models", "store"),
     ("models", "retrieve"),
     ("models", "content"),

@@ -1,0 +1,32 @@
+"""What a site's policy allows of what it is asked."""
+
+from federation.config import StoreTable
+from federation.errors import PolicyError
+from federation.iodeep.manifest import VersionManifest
+from federation.registry import Registry
+from federation.sizes import size_text
+
+
+def check_room(allowed: StoreTable, registry: Registry, version: VersionManifest) -> None:
+    """Whether a version may be stored beside what the site's archive of models has already.
+
+    One that is there already takes nothing more. Raises :class:`PolicyError`.
+    """
+    if allowed.versions is None and allowed.bytes is None:
+        return
+    there = registry.versions(version.line, version.branch)
+    if any(one.uid == version.uid for one in there):
+        return
+    if allowed.versions is not None and len(there) >= allowed.versions:
+        raise PolicyError(
+            f"branch {version.branch!r} has {len(there)} versions here, and the policy allows "
+            f"{allowed.versions}; let old ones go in the archive, or raise policy.store.versions"
+        )
+    if allowed.bytes is not None:
+        needed = registry.stored_bytes() + sum(part.bytes for part in version.weights.parts)
+        if needed > allowed.bytes:
+            raise PolicyError(
+                f"with another version models would take {size_text(needed)} here, and the policy "
+                f"allows {size_text(allowed.bytes)}; let old ones go in the archive, or raise "
+                "policy.store.bytes"
+            )

@@ -449,6 +449,8 @@ class Registry:
                 manifest, signature, stamp = read_manifest(paths[0])
             except CodecError:
                 return None  # not ours, or damaged: `verify` says what is wrong with it
+        if (manifest.study_uid, manifest.series_uid) != (study, uid):
+            return None  # another record's
         self._entries[uid] = Entry(manifest=manifest, signature=signature, stamp=stamp)
         return self._entries[uid]
 

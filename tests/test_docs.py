@@ -13,6 +13,7 @@ import pytest
 
 from tests.federation.networks.documents import document
 from tests.test_original_commands import original
+from tests.typed import commands, read_page
 
 ROOT = Path(__file__).parents[1]
 IODEEP = Path(sys.executable).with_name("iodeep")
@@ -35,8 +36,8 @@ def pacs(tmp_path: Path) -> Iterator[str]:
 def test_every_model_command_is_in_the_document_and_works_as_typed(
     tmp_path: Path, pacs: str
 ) -> None:
-    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    typed = re.findall(r"^\$ (iodeep .*)$", text, re.MULTILINE)
+    every = [typed.command for typed in commands(read_page("models.md"))]
+    typed = [words for words in every if words.startswith("iodeep ")]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     known = set(re.findall(r"iodeep model [a-z]+", readme))
     assert {" ".join(words.split()[:3]) for words in typed} >= known

@@ -1,7 +1,7 @@
 """Pages that show what was typed, and what it printed: read, to be typed again.
 
-In a fenced block a command stands behind ``$``, and goes on in lines that are indented by four;
-what follows is what it printed. A block below a line that is nothing but a file's name and a colon is
+In a fenced block a command stands behind ``$``, and goes on where a line ends in a backslash; what
+follows is what it printed. A block below a line that is nothing but a file's name and a colon is
 what that file holds.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs"
 
 _BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^\$ (.*(?:\n {4}.*)*)((?:\n(?!\$ ).*)*)", re.MULTILINE)
+_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)((?:\n(?!\$ ).*)*)", re.MULTILINE)
 _FILE = re.compile(r"^`([\w.-]+)`:\n\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

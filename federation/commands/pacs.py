@@ -2,6 +2,9 @@
 
 import logging
 import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -95,11 +98,8 @@ def serve(
     logging.getLogger("iodeep.pacs").setLevel(logging.INFO if verbose else logging.WARNING)
     if rebuild:
         typer.echo(f"the index of {folder} was made anew: {integrity.rebuild(folder)}", err=True)
-    # Blocked in every thread that is started from here, and waited for in this one: a signal
-    # that the kernel hands to another thread would not wake it.
-    asked_to_end = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, asked_to_end)
     with (
+        _until_asked_to_end() as asked,
         Archive(folder, quota_bytes=quota_bytes, reserve_bytes=parse_size(reserve)) as archive,
         ArchiveServer(
             archive,
@@ -114,7 +114,25 @@ def serve(
         typer.echo(dumps({"address": server.address}) if json else server.address)
         of = f" of {size_text(quota_bytes)}" if quota_bytes is not None else ""
         typer.echo(f"serving {folder}{of}: {server.condition}", err=True)
-        signal.sigwait(asked_to_end)
+        asked()
+
+
+@contextmanager
+def _until_asked_to_end() -> Iterator[Callable[[], object]]:
+    """From now on Ctrl-C and SIGTERM end nothing by themselves: the value waits for one of them.
+
+    Which thread the kernel hands them to makes no difference, not even one of a library's.
+    """
+    bell, rope = socket.socketpair()
+    rope.setblocking(False)
+    with bell, rope:
+        signal.set_wakeup_fd(rope.fileno())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield lambda: bell.recv(1)
+        finally:
+            signal.set_wakeup_fd(-1)
 
 
 def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> "Tls | None":

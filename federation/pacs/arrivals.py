@@ -13,10 +13,10 @@ from federation.pacs.receiving import IncomingFile
 class Arrivals:
     """Where the instances of one retrieval go, and what came.
 
-    expected: their UIDs, where others are not taken
+    expected: their UIDs; others are not taken
     """
 
-    def __init__(self, folder: Path, *, expected: frozenset[str] = frozenset()) -> None:
+    def __init__(self, folder: Path, expected: frozenset[str]) -> None:
         self.folder = folder
         self._expected = expected
         self.paths: dict[str, Path] = {}
@@ -25,7 +25,7 @@ class Arrivals:
     def take(self, event: evt.Event) -> int:
         """Give an instance that was received the place it stays at; the C-STORE's status."""
         uid = str(cast(C_STORE, event.request).AffectedSOPInstanceUID)
-        if not is_uid(uid) or (self._expected and uid not in self._expected):
+        if not is_uid(uid) or uid not in self._expected:
             return 0xC000
         path = self.folder / f"{uid}.dcm"
         try:

@@ -61,6 +61,9 @@ TRANSFER_SYNTAXES: Sequence[str] = (
     HTJ2KLossless,
 )
 
+IDENTIFIER_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
+"""Of what is held in memory: deflated, it could inflate to anything."""
+
 # From a path without decoding, and into a file as it comes: 500 MB take a few MB of memory.
 _config.STORE_SEND_CHUNKED_DATASET = True
 _config.STORE_RECV_CHUNKED_DATASET = True
@@ -267,8 +270,9 @@ STREAMING: Sequence[tuple[Any, Any]] = (
 
 def cut_off(association: Association) -> None:
     """End an association at once by its connection, whatever it is waiting for."""
-    with suppress(OSError, AttributeError):  # closed meanwhile
-        _connection(association).shutdown(socket.SHUT_RDWR)
+    with suppress(OSError, AttributeError, TypeError):  # closed meanwhile
+        # Not by the SSLSocket's own way, which takes its state from under another thread.
+        socket.socket.shutdown(_connection(association), socket.SHUT_RDWR)
 
 
 def _connection(association: Association) -> socket.socket:

@@ -7,7 +7,6 @@ them as the peer sends.
 import logging
 from typing import Any
 
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
 
@@ -17,9 +16,6 @@ MAX_HELD_BYTES = 2**20
 """Of a command, and of a data set that is no instance: an identifier, or what to commit to."""
 MAX_MESSAGES = 4
 """That wait. Nobody may ask again before the answer, but to cancel (PS3.7 Annex D.3.3.3)."""
-
-IDENTIFIER_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
-"""Of what is held: deflated, it could inflate to anything."""
 
 _BROKEN = "Evt19"  # PS3.8 Section 9.2.1: an invalid PDU; the association is aborted
 

@@ -24,7 +24,7 @@ from federation.closing import Closing
 from federation.errors import PacsError, StorageError
 from federation.pacs.address import DimseAddress
 from federation.pacs.arrivals import Arrivals, incoming_file
-from federation.pacs.association import metered, patient
+from federation.pacs.association import cut_off, metered, patient
 from federation.pacs.attributes import UIDS
 from federation.pacs.contexts import Proposal
 from federation.pacs.gateway import Level, Moved
@@ -36,6 +36,7 @@ from federation.pacs.receiving import receive_into
 from federation.pacs.requestor import Requestor
 
 SUCCESS = 0x0000
+MAX_MATCHES = 200_000
 _PENDING = "Pending"
 
 _MEANINGS = {
@@ -59,14 +60,14 @@ def described(status: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """Instances of one series to retrieve: all of them, or those named.
+    """Instances of one series to retrieve.
 
     sop_class: that of the first, where it is known
     """
 
     study: str
     series: str
-    instances: tuple[str, ...] = ()
+    instances: tuple[str, ...]
     sop_class: str = ""
 
     def __str__(self) -> str:
@@ -77,9 +78,7 @@ class Wanted:
     @property
     def identifier(self) -> Dataset:
         keys = {"StudyInstanceUID": self.study, "SeriesInstanceUID": self.series}
-        if self.instances:
-            return identifier("IMAGE", keys | {"SOPInstanceUID": "\\".join(self.instances)})
-        return identifier("SERIES", keys)
+        return identifier("IMAGE", keys | {"SOPInstanceUID": "\\".join(self.instances)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +121,7 @@ class Channel(Closing):
             timeout_s=timeout_s,
             handlers=[
                 metered(moved, throttle),
+                (evt.EVT_CONN_OPEN, self._on_open),
                 (evt.EVT_C_STORE, self._on_store),
                 (evt.EVT_N_EVENT_REPORT, reports.take),
             ],
@@ -161,7 +161,7 @@ class Channel(Closing):
         it says; then nothing stays.
         """
         self._requestor.propose(self._requestor.proposal.receiving(wanted.sop_class))
-        arrivals = Arrivals(folder)
+        arrivals = Arrivals(folder, frozenset(wanted.instances))
         try:
             report = self._get(wanted, arrivals)
             if (report.failed or report.status != SUCCESS) and not arrivals.failure:
@@ -186,7 +186,6 @@ class Channel(Closing):
 
     def _get(self, wanted: Wanted, arrivals: Arrivals) -> Report:
         def get(association: Association) -> Report | None:
-            receive_into(association, arrivals.folder)
             return _last(
                 association.send_c_get(wanted.identifier, StudyRootQueryRetrieveInformationModelGet)
             )
@@ -198,6 +197,9 @@ class Channel(Closing):
             raise NotOffered(f"{self._to} takes no C-GET") from error
         finally:
             self._arrivals = None  # whatever else comes was not asked for
+
+    def _on_open(self, event: evt.Event) -> None:
+        receive_into(event.assoc, lambda: None if self._arrivals is None else self._arrivals.folder)
 
     def _on_store(self, event: evt.Event) -> int:
         with incoming_file(event):
@@ -264,20 +266,21 @@ class Channel(Closing):
             status, _ = association.send_n_action(request, 1, _COMMITMENT, _COMMITMENT_INSTANCE)
             return _status(status)
 
-        try:
-            status = self._requestor.ask(ask)
-        except ValueError as error:
-            raise NotOffered(f"{self._to} has no storage commitment") from error
-        if status != SUCCESS:
-            raise NotOffered(
-                f"N-ACTION of storage commitment to {self._to} answered {described(status)}"
-            )
-        failed = self._reports.failed_of(transaction)
-        if failed is None:
+        with self._reports.expected(transaction):
+            try:
+                status = self._requestor.ask(ask)
+            except ValueError as error:
+                raise NotOffered(f"{self._to} has no storage commitment") from error
+            if status != SUCCESS:
+                raise NotOffered(
+                    f"N-ACTION of storage commitment to {self._to} answered {described(status)}"
+                )
+            kept = self._reports.kept_of(transaction)
+        if kept is None:
             raise NoReport(
                 f"no report of storage commitment reached us within {self._reports.timeout_s:g} s"
             )
-        return failed
+        return [instance.uid for instance in instances if instance.uid not in kept]
 
     # --- ending ---------------------------------------------------------------------------
 
@@ -345,6 +348,12 @@ def _find(association: Association, asked: Dataset) -> _Found | None:
             unreadable = True
         else:
             matches.append(answer)
+        if len(matches) > MAX_MATCHES:
+            cut_off(association)
+            raise PacsError(
+                f"a C-FIND was answered with more than {MAX_MATCHES} matches; ask for less, by a "
+                "query with more keys"
+            )
     return None
 
 

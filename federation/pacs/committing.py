@@ -30,9 +30,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 from federation.closing import Closing
 from federation.pacs.address import DimseAddress
 from federation.pacs.archive import Archive
-from federation.pacs.association import STREAMING
+from federation.pacs.association import IDENTIFIER_SYNTAXES, STREAMING
 from federation.pacs.attributes import is_uid, text_of
-from federation.pacs.bounds import IDENTIFIER_SYNTAXES
 
 MAX_DUE = 64
 """Reports that are owed at once; another request is refused for the moment."""

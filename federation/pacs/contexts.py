@@ -28,7 +28,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     Verification,
 )
 
-from federation.pacs.association import MAX_CONTEXTS, TRANSFER_SYNTAXES
+from federation.pacs.association import IDENTIFIER_SYNTAXES, MAX_CONTEXTS, TRANSFER_SYNTAXES
 
 _QUESTIONS = (
     Verification,
@@ -103,7 +103,7 @@ class Proposal:
         )
 
     def contexts(self) -> list[PresentationContext]:
-        contexts = [build_context(question) for question in _QUESTIONS]
+        contexts = [build_context(question, list(IDENTIFIER_SYNTAXES)) for question in _QUESTIONS]
         contexts += [build_context(*pair) for pair in sorted(self.sent | OWN)]
         contexts += [
             build_context(sop_class, syntax)

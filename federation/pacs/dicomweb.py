@@ -75,7 +75,7 @@ class DicomwebGateway(Closing):
         with Retrieval(folder, study=study, series=series) as retrieval:
             wanted = self._series(retrieval, study, series) if instance is None else [instance]
             self._share_out(retrieval.retrieve_instance, retrieval.missing(wanted))
-            return retrieval.keep(wanted)
+            return retrieval.keep(wanted, source=self.address)
 
     def _series(self, retrieval: Retrieval, study: str, series: str) -> list[str]:
         """The SOP Instance UIDs of a series, which is retrieved meanwhile in one request.

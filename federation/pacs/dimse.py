@@ -11,7 +11,7 @@ from federation.closing import Closing
 from federation.errors import PacsError, PacsRefused, PacsUnreachable, StorageError
 from federation.pacs.address import DimseAddress
 from federation.pacs.arrivals import Arrivals
-from federation.pacs.attributes import UIDS
+from federation.pacs.attributes import UIDS, is_uid
 from federation.pacs.channel import Channel, NotOffered, Wanted, check_arrivals
 from federation.pacs.contexts import MAX_SENT
 from federation.pacs.gateway import Level, Moved, untold
@@ -19,7 +19,7 @@ from federation.pacs.limits import STANDARD, Limits, Throttle, attempts
 from federation.pacs.listener import Listener, Reports
 from federation.pacs.matching import check_keys, check_uids
 from federation.pacs.parallel import share_out
-from federation.pacs.part10 import InstanceFile, read_meta, series_of
+from federation.pacs.part10 import InstanceFile, check_asked_for, read_meta, series_of
 
 _BYTES_FOR_ANOTHER = 8 * 2**20  # fewer are sent before another association is open
 _MOST_AT_ONCE = 32  # instances named in one request
@@ -86,17 +86,18 @@ class DimseGateway(Closing):
                     self._gets = False
             else:
                 arrived.append(self._move(wanted, folder))
-            paths = {uid: path for arrivals in arrived for uid, path in arrivals.paths.items()}
-            if missing := set(wanted.instances) - paths.keys():
+            came = {uid: path for arrivals in arrived for uid, path in arrivals.paths.items()}
+            if missing := set(wanted.instances) - came.keys():
                 raise PacsError(
                     f"{len(missing)} of {len(wanted.instances)} instances of series {series} did "
                     f"not come from {self.address}, which lists them: {min(missing)} among them"
                 )
+            check_asked_for(came, study=study, series=series, source=self.address)
         except BaseException:
             for arrivals in arrived:
                 arrivals.discard()
             raise
-        return list(paths.values())
+        return [came[uid] for uid in wanted.instances]
 
     def _listed(self, study: str, series: str, instance: str | None) -> Wanted:
         """What is there of what is wanted.
@@ -110,6 +111,8 @@ class DimseGateway(Closing):
             if not found:
                 raise PacsError(f"series {series} is not in {self.address}")
             uids = tuple(str(one[UIDS["IMAGE"]].value) for one in sorted(found, key=_number))
+            if not all(map(is_uid, uids)):
+                raise PacsError(f"{self.address} lists instances of series {series} by no UID")
         else:
             uids = (instance,)
         first = self.find("IMAGE", {**keys, "SOPInstanceUID": uids[0], "SOPClassUID": ""})
@@ -153,7 +156,7 @@ class DimseGateway(Closing):
 
         def move(channel: Channel) -> Arrivals:
             listener = self._listening()
-            listener.arrivals = Arrivals(folder, expected=frozenset(wanted.instances))
+            listener.arrivals = Arrivals(folder, frozenset(wanted.instances))
             try:
                 report = channel.move(wanted, listener)
                 check_arrivals(f"C-MOVE of {wanted} from {self.address}", report, listener.arrivals)
@@ -180,6 +183,7 @@ class DimseGateway(Closing):
             self._share_out(store, batch, most=most)
 
     def confirm(self, paths: Iterable[Path]) -> None:
+        paths = list(paths)
         if self.can_be_reached:
             try:
                 self.commit(paths)

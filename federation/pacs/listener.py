@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from pydicom import Dataset
@@ -14,48 +16,65 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 from federation.closing import Closing
 from federation.errors import PacsUnreachable
+from federation.pacs.acceptor import Acceptor
 from federation.pacs.address import DimseAddress
+from federation.pacs.admission import Admission
 from federation.pacs.arrivals import Arrivals, incoming_file
 from federation.pacs.association import (
     STREAMING,
     TRANSFER_SYNTAXES,
     application_entity,
-    cut_off,
     metered,
 )
 from federation.pacs.gateway import Moved
 from federation.pacs.limits import Throttle
 from federation.pacs.receiving import receive_into
 
+_NO_SUCH_TRANSACTION = 0x0115  # PS3.7 Annex C.5.8: an argument that is not valid
+
 
 class Reports:
-    """Reports of storage commitment that came, over whichever association."""
+    """Reports of storage commitment on what we asked, over whichever association they come."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        self._failed: dict[str, list[str]] = {}
+        self._kept: dict[str, frozenset[str] | None] = {}
         self._news = threading.Condition()
 
-    def take(self, event: evt.Event) -> tuple[int, Dataset | None]:
-        """Handler of EVT_N_EVENT_REPORT (PS3.4 Section J.3.3): what is kept, and what is not."""
-        report = event.event_information
-        failed = [
-            str(item.get("ReferencedSOPInstanceUID", ""))
-            for item in report.get("FailedSOPSequence") or []
-        ]
+    @contextmanager
+    def expected(self, transaction: str) -> Iterator[None]:
+        """While the context lasts a report on this transaction is taken; no other is."""
         with self._news:
-            self._failed[str(report.get("TransactionUID", ""))] = failed
+            self._kept[transaction] = None
+        try:
+            yield
+        finally:
+            with self._news:
+                del self._kept[transaction]
+
+    def take(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        """Handler of EVT_N_EVENT_REPORT (PS3.4 Section J.3.3): what is kept is named."""
+        report = event.event_information
+        kept = frozenset(
+            str(item.get("ReferencedSOPInstanceUID", ""))
+            for item in report.get("ReferencedSOPSequence") or []
+        )
+        transaction = str(report.get("TransactionUID", ""))
+        with self._news:
+            if transaction not in self._kept:
+                return _NO_SUCH_TRANSACTION, None
+            self._kept[transaction] = kept
             self._news.notify_all()
         return 0x0000, None
 
-    def failed_of(self, transaction: str) -> list[str] | None:
-        """The UIDs that the archive does not commit itself to keep, once it has reported.
+    def kept_of(self, transaction: str) -> frozenset[str] | None:
+        """The UIDs that the archive commits itself to keep, once it has reported.
 
         None where it has not within the time limit.
         """
         with self._news:
-            self._news.wait_for(lambda: transaction in self._failed, self.timeout_s)
-            return self._failed.pop(transaction, None)
+            self._news.wait_for(lambda: self._kept[transaction] is not None, self.timeout_s)
+            return self._kept[transaction]
 
 
 class Listener(Closing):
@@ -93,19 +112,17 @@ class Listener(Closing):
         handlers: list[Any] = [
             *STREAMING,
             metered(count, throttle),
-            (evt.EVT_ESTABLISHED, self._on_established),
+            (evt.EVT_CONN_OPEN, self._on_open),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_N_EVENT_REPORT, reports.take),
         ]
         try:
-            self._server = cast(
-                Any,
-                ae.start_server(
-                    (_own_address(to), to.listen or 0),
-                    block=False,
-                    evt_handlers=handlers,
-                    ssl_context=None if to.tls is None else to.tls.server(),
-                ),
+            self._acceptor = Acceptor(
+                ae,
+                (_own_address(to), to.listen or 0),
+                admission=Admission(),  # an archive may send from any of its machines
+                tls=None if to.tls is None else to.tls.server(),
+                handlers=handlers,
             )
         except OSError as error:
             raise PacsUnreachable(
@@ -115,13 +132,11 @@ class Listener(Closing):
 
     def close(self) -> None:
         """Stop listening and end open associations. Closing twice is harmless."""
-        self._server.shutdown()
-        for association in self._server.active_associations:
-            cut_off(association)
+        self._acceptor.close()
 
-    def _on_established(self, event: evt.Event) -> None:
-        if self.arrivals is not None:
-            receive_into(event.assoc, self.arrivals.folder)
+    def _on_open(self, event: evt.Event) -> None:
+        """An archive may keep an association from one retrieval to the next."""
+        receive_into(event.assoc, lambda: None if self.arrivals is None else self.arrivals.folder)
 
     def _on_store(self, event: evt.Event) -> int:
         with incoming_file(event):

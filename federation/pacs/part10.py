@@ -1,16 +1,20 @@
 """Part 10 files (PS3.10) on their way to an archive: what they are, by their first bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pydicom import dcmread
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 from pynetdicom.dsutils import split_dataset
 
-from federation.errors import StorageError
+from federation.errors import PacsError, StorageError
 
 _DEFER_BYTES = 1024
+
+_SERIES = Tag("SeriesInstanceUID")
 
 Read = TypeVar("Read")
 
@@ -57,6 +61,32 @@ def series_of(path: Path) -> tuple[str, str]:
         return str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID)
 
     return _explained(path, read)
+
+
+def check_asked_for(paths: Mapping[str, Path], *, study: str, series: str, source: str) -> None:
+    """Whether each file holds the instance it is called by, of this study and series.
+
+    An archive may send anything; what it said of a patient in an answer is taken to be true of
+    these. Raises :class:`PacsError` naming ``source``.
+    """
+    for uid, path in paths.items():
+        try:
+            with path.open("rb") as file:
+                ds = read_partial(file, stop_when=_after_series, defer_size=_DEFER_BYTES)
+            seen = (ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID)
+        except Exception as error:  # pydicom raises anything on malformed data
+            raise PacsError(
+                f"{source} sent a file for instance {uid} that cannot be read as DICOM"
+            ) from error
+        if seen != (uid, study, series):
+            raise PacsError(
+                f"{source} sent another instance for {uid}: its data set is not of that UID, "
+                "study and series. Nothing of it was kept"
+            )
+
+
+def _after_series(tag: BaseTag, *_: object) -> bool:
+    return bool(tag > _SERIES)
 
 
 def _explained(path: Path, read: Callable[[], Read]) -> Read:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,11 @@ from pynetdicom.association import Association
 from federation.closing import Closing
 from federation.pacs.room import Room
 
-_PLACES: "WeakKeyDictionary[Association, tuple[Path, Room | None]]" = WeakKeyDictionary()
+_NOWHERE = Path("/dev/null/nowhere")  # where no file can be made
+
+Place = Callable[[], Path | None]
+
+_PLACES: "WeakKeyDictionary[Association, tuple[Place, Room | None]]" = WeakKeyDictionary()
 _FILES: "WeakKeyDictionary[Association, list[IncomingFile]]" = WeakKeyDictionary()
 
 
@@ -130,9 +135,12 @@ def remove_abandoned(folder: Path) -> int:
     return removed
 
 
-def receive_into(association: Association, folder: Path, room: Room | None = None) -> None:
-    """Let what comes in over an association be written into ``folder``, as far as there is room."""
-    _PLACES[association] = folder, room
+def receive_into(association: Association, place: Place, room: Room | None = None) -> None:
+    """Let what comes in over an association be written into a folder, as far as there is room.
+
+    ``place`` is asked when an instance begins to come; where it has none, the instance is let go.
+    """
+    _PLACES[association] = place, room
 
 
 def discard_unfinished(event: evt.Event) -> None:
@@ -154,7 +162,8 @@ def _file_of_this_thread(**options: Any) -> Any:
     association = getattr(threading.current_thread(), "assoc", None)
     if not isinstance(association, Association) or association not in _PLACES:
         return tempfile.NamedTemporaryFile(**options)
-    file = IncomingFile(*_PLACES[association])
+    place, room = _PLACES[association]
+    file = IncomingFile(place() or _NOWHERE, room)
     _FILES[association] = [*(f for f in _FILES.get(association, []) if not f.closed), file]
     return file
 

@@ -88,6 +88,7 @@ class Requestor(Closing):
         except BaseException:  # Ctrl-C in mid-question: a release would wait for its answer
             if self._association is not None:
                 cut_off(self._association)
+                self._association._reactor_checkpoint.set()  # where pynetdicom's thread waits
             self._association = None
             raise
         if answer is None:
@@ -99,6 +100,8 @@ class Requestor(Closing):
             raise PacsUnreachable(f"the association with {self._to} was cut off")
         if self._association is None or not self._association.is_established:
             self._association = self._associate()
+            if self._is_cut_off:  # meanwhile
+                cut_off(self._association)
         return self._association
 
     def _associate(self) -> Association:

@@ -27,13 +27,13 @@ from federation.pacs.address import DimseAddress, check_ae_title
 from federation.pacs.admission import Admission, Caller
 from federation.pacs.archive import Archive, DuplicateError, StoredInstance
 from federation.pacs.association import (
+    IDENTIFIER_SYNTAXES,
     MAX_CONTEXTS,
     STREAMING,
     TRANSFER_SYNTAXES,
     application_entity,
 )
 from federation.pacs.attributes import UIDS, NotAsAnnounced, NotStorable, text_of
-from federation.pacs.bounds import IDENTIFIER_SYNTAXES
 from federation.pacs.committing import Commitments
 from federation.pacs.gateway import Level
 from federation.pacs.matching import has_upper_keys
@@ -127,7 +127,7 @@ class ArchiveServer(Closing):
     # --- what is asked --------------------------------------------------------------------
 
     def _on_open(self, event: evt.Event) -> None:
-        receive_into(event.assoc, self.archive.incoming, self.archive.room)
+        receive_into(event.assoc, lambda: self.archive.incoming, self.archive.room)
 
     def _on_store(self, event: evt.Event) -> int:
         request = cast(C_STORE, event.request)

@@ -1,6 +1,6 @@
 """Retrieval over HTTP (WADO-RS, PS3.18 Section 10.4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
@@ -12,6 +12,7 @@ from federation.pacs.attributes import is_uid, text_of
 from federation.pacs.faults import NotThere
 from federation.pacs.http import WebConnection
 from federation.pacs.multipart import DICOM, EndsTooSoon, MalformedMultipart, read_parts
+from federation.pacs.part10 import check_asked_for
 from federation.pacs.receiving import IncomingFile
 
 # Any transfer syntax, so that the archive gives what it keeps and decompresses nothing. And not
@@ -29,6 +30,7 @@ class Retrieval(Closing):
 
     def __init__(self, folder: Path, *, study: str, series: str) -> None:
         self._folder = folder
+        self._study = study
         self._series = series
         self._path = f"/studies/{study}/series/{series}"
         self._arrived: dict[str, Path] = {}
@@ -47,8 +49,13 @@ class Retrieval(Closing):
         """Those that have not come yet."""
         return [uid for uid in wanted if uid not in self._arrived]
 
-    def keep(self, wanted: Iterable[str]) -> list[Path]:
-        """Their files, which are the caller's from now on."""
+    def keep(self, wanted: Sequence[str], *, source: str) -> list[Path]:
+        """Their files, which are the caller's from now on.
+
+        Raises :class:`PacsError` where one of them is another instance, by its data set.
+        """
+        asked_for = {uid: self._arrived[uid] for uid in wanted}
+        check_asked_for(asked_for, study=self._study, series=self._series, source=source)
         return [self._arrived.pop(uid) for uid in wanted]
 
     def close(self) -> None:

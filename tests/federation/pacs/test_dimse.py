@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -29,9 +30,13 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 
 from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageError
 from federation.pacs import Archive, ArchiveServer, DimseGateway, open_gateway
+from federation.pacs.address import DimseAddress, parse_address
 from federation.pacs.association import cut_off
+from federation.pacs.listener import Reports
+from federation.pacs.tls import Tls
 from tests.federation.pacs.conftest import Make, interrupt_after, once
 from tests.peers import peer
+from tests.peers.certificates import Certificates
 from tests.peers.process import free_port
 from tests.peers.proxy import Fault, proxy
 
@@ -420,3 +425,57 @@ def test_a_report_over_the_association_that_asked_is_heard(archive: Archive, mak
             with pytest.raises(StorageError, match=r"commit itself.*1 of 2"):
                 gateway.commit([stored, other])
             assert time.monotonic() - begin < 8
+
+
+def test_what_comes_must_be_what_was_asked_for(
+    server: ArchiveServer, archive: Archive, make: Make, tmp_path: Path
+) -> None:
+    """By its data set, not by what the archive says of it: a patient's split depends on it."""
+    folder = tmp_path / "got"
+    folder.mkdir()
+    archive.ingest(make())
+    path = archive.instances()[0].path
+    ds = dcmread(path)
+    ds.StudyInstanceUID = "9.9.9"
+    ds.save_as(path)
+    with open_gateway(server.address) as gateway, pytest.raises(PacsError, match="sent another"):
+        gateway.fetch(folder, **SERIES)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_silent_connection_to_our_listener_keeps_nobody_out(
+    tmp_path: Path, archive: Archive, make: Make, certificates: Certificates
+) -> None:
+    """Over TLS a handshake that never comes must not hold up the archive's."""
+    port = free_port()
+    tls = Tls(ca=certificates.ca, cert=certificates.server.cert, key=certificates.server.key)
+    us = parse_address(
+        f"dimse://IODEEP@127.0.0.1:{port}?tls={certificates.ca}"
+        f"&cert={certificates.server.cert}&key={certificates.server.key}"
+    )
+    assert isinstance(us, DimseAddress)
+    sent = make()
+    with ArchiveServer(archive, ae_title="PEER", tls=tls, destinations=[us]) as server:
+        address = (
+            f"dimse://PEER@127.0.0.1:{server.port}?listen={port}&tls={certificates.ca}"
+            f"&cert={certificates.client.cert}&key={certificates.client.key}"
+        )
+        with open_gateway(address, limits=once(10)) as gateway:
+            gateway.store([sent])
+            assert isinstance(gateway, DimseGateway)
+            gateway._listening()
+            with socket.create_connection(("127.0.0.1", port)):
+                begin = time.monotonic()
+                gateway.commit([sent])
+                gateway.release()
+            assert time.monotonic() - begin < 8
+
+
+def test_a_report_that_names_nothing_commits_to_nothing(make: Make) -> None:
+    reports = Reports(timeout_s=1)
+    event = SimpleNamespace(event_information=Dataset())
+    event.event_information.TransactionUID = "1.2.3"
+    assert reports.take(cast(Any, event)) == (0x0115, None)  # nobody asked
+    with reports.expected("1.2.3"):
+        assert reports.take(cast(Any, event)) == (0x0000, None)
+        assert reports.kept_of("1.2.3") == frozenset()

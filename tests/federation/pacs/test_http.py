@@ -253,7 +253,7 @@ def test_no_more_connections_than_allowed_are_open(make: Make) -> None:
     large = [make(PixelData=bytes(5_000_000)) for _ in range(5)]
     with (
         web_archive(archive),
-        open_gateway(archive.address, limits=Limits(associations=3)) as gateway,
+        open_gateway(archive.address, limits=Limits(storing=3)) as gateway,
     ):
         gateway.store(small)
         assert max(at_once) == 1  # they are soon sent

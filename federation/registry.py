@@ -38,6 +38,7 @@ from federation.iodeep.manifest import (
 )
 from federation.iodeep.signature import Signature, SigningKey
 from federation.pacs import Gateway
+from federation.pacs.attributes import is_uid
 from federation.trust import Trust
 
 
@@ -430,7 +431,8 @@ class Registry:
             "SeriesNumber": "" if round is None else str(round),
             "Modality": modality,
         }
-        return self._gateway.find("SERIES", keys)
+        found = self._gateway.find("SERIES", keys)
+        return [series for series in found if is_uid(str(series.SeriesInstanceUID))]
 
     def _series_uids(self, study: str) -> set[str]:
         return {str(series.SeriesInstanceUID) for series in self._series(study)}

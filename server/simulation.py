@@ -42,6 +42,7 @@ KEY = "aggregator.key"
 _SITE_KEY = "site.key"
 _LOCK = "lock"
 _BRANCH = "branch"
+_ELSEWHERE = "archives.json"
 _SERVER_APP = "server.app:app"
 _CLIENT_APP = "clients.app:app"
 
@@ -51,6 +52,7 @@ class Simulation:
 
     archives/NAME   the archive of a site, or of the aggregator, where it has none elsewhere
     sites/NAME      a hospital's own folder: its document, its keys, its work folder
+    archives.json   addresses of the archives that are elsewhere
     branch          the name of the branch that is written
     aggregator.key  the private key that signs every version; sites trust its public half
     """
@@ -67,19 +69,30 @@ class Simulation:
         if not resume and out.exists() and any(out.iterdir()):
             hint = "give another folder with --out" + (", or --resume" if begun else "")
             raise ConfigError(f"{out} is not empty; {hint}")
-        self.experiment = experiment
-        self.out = out
-        self._cases = _cases_by_site(experiment)
-        self._addresses = {
+        self._elsewhere = {
             name: str(parse_address(address).beside(Path.cwd()))
             for name, address in experiment.simulation.archives.items()
         }
+        if resume:
+            self._refuse_other_archives(out / _ELSEWHERE)
+        self.experiment = experiment
+        self.out = out
+        self._cases = _cases_by_site(experiment)
+        self._addresses = dict(self._elsewhere)
         self._stack = ExitStack()
+
+    def _refuse_other_archives(self, note: Path) -> None:
+        """What was finished lies in the archives that the run began with, and nowhere else."""
+        begun = json.loads(note.read_text(encoding="utf-8")) if note.exists() else self._elsewhere
+        if begun != self._elsewhere:
+            raise ConfigError(
+                f"the run began with other archives ({note.name}: {begun}); resume it with the "
+                "same [simulation.archives], or begin another with --out"
+            )
 
     def archive(self, name: str) -> str:
         """The address of an archive that holds also when the simulation has ended."""
-        elsewhere = self.experiment.simulation.archives.get(name)
-        return elsewhere or f"folder:{self._folder(name)}"
+        return self._elsewhere.get(name) or f"folder:{self._folder(name)}"
 
     def _folder(self, name: str) -> Path:
         return self.out / "archives" / name
@@ -120,8 +133,8 @@ class Simulation:
     def branch(self, new: str) -> str:
         """The branch that an interrupted run was writing, or else ``new``."""
         note = self.out / _BRANCH
-        if not note.exists() or not note.read_text(encoding="utf-8"):
-            note.write_text(new, encoding="utf-8")
+        if not note.exists():
+            _write_whole(note, new)
         return note.read_text(encoding="utf-8")
 
     def run(self, branch: str) -> None:
@@ -164,6 +177,7 @@ class Simulation:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(_alone(self.out))
+            _write_whole(self.out / _ELSEWHERE, json.dumps(self._elsewhere))
             for number, name in enumerate([AGGREGATOR, *self.experiment.roster]):
                 if name in self._addresses:
                     continue
@@ -254,6 +268,13 @@ def _write_document(
         },
     }
     (folder / "site.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """The whole file or, after a kill, what was there before."""
+    part = path.with_name(f".{path.name}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _make_key(path: Path) -> None:

@@ -100,7 +100,7 @@ class Terminal(Closing):
         fails = any(line.startswith("iodeep: ") for line in typed.printed.splitlines())
         program = typed.command.partition(" ")[0]
         if program in self._up_at or (typed.command.startswith("iodeep pacs serve") and not fails):
-            self._start(program, typed)
+            self._start(typed, port=self._up_at.get(program))
             return
         status, printed = self._run(typed.command)
         assert bool(status) == fails, f"{typed.command}\n{printed}"
@@ -120,25 +120,23 @@ class Terminal(Closing):
             printed += line
         raise AssertionError(f"the shell ended at {command}\n{printed}")
 
-    def _start(self, program: str, typed: Typed) -> None:
-        """In a terminal of its own; the last one of the same name ends first."""
-        self._end(program)
+    def _start(self, typed: Typed, *, port: int | None) -> None:
+        """In a terminal of its own; what listened at a known port ends first."""
         log = Path(f"{len(self._going_on)}.log")
 
         def answers() -> bool:
-            if typed.printed:
+            if port is None:
                 return _told(log.read_text()) == _told(typed.printed)
             with socket.socket() as one:
-                return one.connect_ex(("127.0.0.1", self._up_at[program])) == 0
+                return one.connect_ex(("127.0.0.1", port)) == 0
 
-        stack = ExitStack()
-        command = ["bash", "-c", f"exec {typed.command}"]
-        stack.enter_context(running(command, log=log, answers=answers))
-        self._going_on[program] = stack
-
-    def _end(self, program: str) -> None:
-        if program in self._up_at and program in self._going_on:
-            self._going_on.pop(program).close()
+        name = typed.command if port is None else str(port)
+        if name in self._going_on:
+            self._going_on.pop(name).close()
+        self._going_on[name] = ExitStack()
+        self._going_on[name].enter_context(
+            running(["bash", "-c", f"exec {typed.command}"], log=log, answers=answers)
+        )
 
     def close(self) -> None:
         for stack in self._going_on.values():

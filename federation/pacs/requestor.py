@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
@@ -63,15 +64,16 @@ class Requestor(Closing):
             self._proposal = proposal
 
     def ask(self, ask: Callable[[Association], Answer | None]) -> Answer:
-        """Ask over the association; once more over a new one where the old one had ended.
+        """Ask over the association; once more over a new one where the old one had ended before.
 
         ``ask`` gives None where the association ended before there was an answer. Raises
         :class:`PacsUnreachable` where none can be had, :class:`PacsRefused` where it does not
         let us in.
         """
         kept = self._association is not None and self._association.is_established
+        begin = time.monotonic()
         answer = self._ask_once(ask)
-        if answer is None and kept:
+        if answer is None and kept and time.monotonic() - begin < self._timeout_s:
             answer = self._ask_once(ask)
         if answer is None:
             raise PacsUnreachable(

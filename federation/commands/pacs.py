@@ -164,6 +164,7 @@ def find(
 ) -> None:
     """Search an archive (C-FIND). SERIES needs StudyInstanceUID, IMAGE SeriesInstanceUID too."""
     from federation.pacs import Level, open_gateway
+    from federation.pacs.attributes import text_of
 
     if level not in _SHOWN:
         raise ConfigError(f"{level!r} is no level; expected one of {', '.join(_SHOWN)}")
@@ -172,7 +173,7 @@ def find(
     with open_gateway(address) as gateway:
         found = gateway.find(cast(Level, level), wanted)
     rows: list[dict[str, Any]] = [
-        {keyword: str(answer.get(keyword) or "") for keyword in wanted} for answer in found
+        {keyword: text_of(answer, keyword) for keyword in wanted} for answer in found
     ]
     if json:
         print_json(rows)

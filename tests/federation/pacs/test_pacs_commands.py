@@ -29,6 +29,13 @@ def test_find_prints_a_table_and_json(archive: Archive, server: ArchiveServer, m
     assert (row["StudyID"], row["StudyInstanceUID"]) == ("main", "1.2.3.1")
 
 
+def test_a_number_of_0_is_a_number(archive: Archive, server: ArchiveServer, make: Make) -> None:
+    archive.ingest(make(SeriesNumber=0))
+    words = ("find", server.address, "SERIES", "StudyInstanceUID=1.2.3.1", "--json")
+    (row,) = json.loads(iodeep(*words).stdout)
+    assert row["SeriesNumber"] == "0"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -5,6 +5,7 @@ tools are processes of their own; ours works in this one, and opens its associat
 turn. ``python -m benchmarks.pacs store|fetch ADDRESS FOLDER`` does one of them when it is told to.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,9 @@ from benchmarks.measure import begin_when_ready, in_turns, profile, when_told
 from benchmarks.table import Row
 from federation.pacs import Archive, ArchiveServer, Limits, open_gateway
 from federation.pacs.address import DimseAddress, WebAddress, parse_address
-from tests.peers import peer
 from tests.peers.orthanc import Orthanc, orthanc
 
+_PROGRAMS = ("Orthanc", "storescu", "getscu", "curl")
 _TURNS = 7
 _ONE = Limits(associations=1, storing=1, timeout_s=120)
 _SEVERAL = Limits(associations=4, storing=4, timeout_s=120)
@@ -54,7 +55,12 @@ class Series:
 
 
 def rows() -> Iterator[Row]:
-    """One instance, parts of a version, slices of a series; over both protocols."""
+    """One instance, parts of a version, slices of a series; over both protocols.
+
+    Raises :class:`RuntimeError` without the peers.
+    """
+    if lacking := [name for name in _PROGRAMS if shutil.which(name) is None]:
+        raise RuntimeError(f"{', '.join(lacking)} is not installed; see CONTRIBUTING.md")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         archive = stack.enter_context(orthanc(folder / "o", settings={"OverwriteInstances": True}))
@@ -242,7 +248,7 @@ def _peer(address: str) -> list[str]:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run([peer(command[0]), *command[1:]], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 # --- files --------------------------------------------------------------------------------

@@ -293,7 +293,6 @@ class Registry:
         self._believe(manifest, signature)
         there = self._instances(manifest)
         self._refuse_conflict(manifest)
-        before = self._series_uids(manifest.study_uid)
         with self._folder() as folder:
             paths = write_record(folder, manifest, parts, stamp or self._stamp(manifest), signature)
             uids = [manifest.part_uid(number + 1) for number in range(len(parts))]
@@ -302,11 +301,11 @@ class Registry:
                 for path, uid in zip(paths, [*uids, manifest.uid], strict=True)
                 if uid not in there
             ]
+            before = self._series_uids(manifest.study_uid) if missing else set()
             self._gateway.store([path for path in missing if path != paths[-1]])
             self._gateway.store([path for path in missing if path == paths[-1]])
         self._read_back(manifest, signature)
-        if missing:
-            self._refuse_loss(manifest, before)
+        self._refuse_loss(manifest, before)
         return Published(reference=manifest.reference, stored=len(missing))
 
     def _believe(self, manifest: AnyManifest, signature: Signature | None) -> None:
@@ -340,7 +339,7 @@ class Registry:
 
     def _refuse_loss(self, manifest: AnyManifest, before: set[str]) -> None:
         """Some archives make room for what they take by dropping older series, and say nothing."""
-        if gone := before - self._series_uids(manifest.study_uid):
+        if before and (gone := before - self._series_uids(manifest.study_uid)):
             raise StorageError(
                 f"{self._gateway.address} took {manifest.kind} {manifest.uid} and has dropped "
                 f"{len(gone)} older series of branch {manifest.branch!r} meanwhile: is there a "

@@ -23,20 +23,18 @@ from pynetdicom.status import code_to_category
 from federation.closing import Closing
 from federation.errors import PacsError, StorageError
 from federation.pacs.address import DimseAddress
-from federation.pacs.arrivals import Arrivals, incoming_file
+from federation.pacs.arrivals import Arrivals, Inbox
 from federation.pacs.association import cut_off, metered, patient
 from federation.pacs.attributes import UIDS
 from federation.pacs.contexts import Proposal
 from federation.pacs.gateway import Level, Moved
 from federation.pacs.limits import Throttle
 from federation.pacs.listener import Listener, Reports
-from federation.pacs.matching import matches_all
+from federation.pacs.matching import MAX_MATCHES, matches_all
 from federation.pacs.part10 import InstanceFile
-from federation.pacs.receiving import receive_into
 from federation.pacs.requestor import Requestor
 
 SUCCESS = 0x0000
-MAX_MATCHES = 200_000
 _PENDING = "Pending"
 
 _MEANINGS = {
@@ -116,17 +114,16 @@ class Channel(Closing):
         """``reports`` takes those of storage commitment that come over this association."""
         self._to = to
         self._reports = reports
+        self._inbox = Inbox()
         self._requestor = Requestor(
             to,
             timeout_s=timeout_s,
             handlers=[
                 metered(moved, throttle),
-                (evt.EVT_CONN_OPEN, self._on_open),
-                (evt.EVT_C_STORE, self._on_store),
+                *self._inbox.handlers,
                 (evt.EVT_N_EVENT_REPORT, reports.take),
             ],
         )
-        self._arrivals: Arrivals | None = None
 
     # --- questions ------------------------------------------------------------------------
 
@@ -190,20 +187,11 @@ class Channel(Closing):
                 association.send_c_get(wanted.identifier, StudyRootQueryRetrieveInformationModelGet)
             )
 
-        self._arrivals = arrivals
         try:
-            return self._requestor.ask(get)
+            with self._inbox.taking(arrivals):
+                return self._requestor.ask(get)
         except ValueError as error:  # pynetdicom: no accepted presentation context
             raise NotOffered(f"{self._to} takes no C-GET") from error
-        finally:
-            self._arrivals = None  # whatever else comes was not asked for
-
-    def _on_open(self, event: evt.Event) -> None:
-        receive_into(event.assoc, lambda: None if self._arrivals is None else self._arrivals.folder)
-
-    def _on_store(self, event: evt.Event) -> int:
-        with incoming_file(event):
-            return 0xC000 if self._arrivals is None else self._arrivals.take(event)
 
     def move(self, wanted: Wanted, listener: Listener) -> Report:
         """Have instances sent to where ``listener`` takes them (C-MOVE).
@@ -285,7 +273,7 @@ class Channel(Closing):
     # --- ending ---------------------------------------------------------------------------
 
     def cut_off(self) -> None:
-        """From another thread: end whatever is going on at once."""
+        """From another thread: end whatever is going on at once, for good."""
         self._requestor.cut_off()
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """The gateway over DICOM associations: C-ECHO, C-FIND, C-GET or C-MOVE, and C-STORE."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from pydicom import Dataset
 
@@ -15,17 +15,13 @@ from federation.pacs.attributes import UIDS, is_uid
 from federation.pacs.channel import Channel, NotOffered, Wanted, check_arrivals
 from federation.pacs.contexts import MAX_SENT
 from federation.pacs.gateway import Level, Moved, untold
-from federation.pacs.limits import STANDARD, Limits, Throttle, attempts
+from federation.pacs.limits import STANDARD, Limits, Throttle
 from federation.pacs.listener import Listener, Reports
 from federation.pacs.matching import check_keys, check_uids
-from federation.pacs.parallel import share_out
-from federation.pacs.part10 import InstanceFile, check_asked_for, read_meta, series_of
+from federation.pacs.parallel import Connections
+from federation.pacs.part10 import InstanceFile, check_asked_for, check_there, read_meta
 
-_BYTES_FOR_ANOTHER = 8 * 2**20  # fewer are sent before another association is open
 _MOST_AT_ONCE = 32  # instances named in one request
-
-Answer = TypeVar("Answer")
-Job = TypeVar("Job")
 
 
 class DimseGateway(Closing):
@@ -44,7 +40,7 @@ class DimseGateway(Closing):
         self._throttle = Throttle(limits.mb_per_s)
         self._moved = moved
         self._reports = Reports(limits.timeout_s)
-        self._channels = [self._channel()]
+        self._channels = Connections(self._channel, limits)
         self._listener: Listener | None = None
         self._gets = True
 
@@ -57,17 +53,12 @@ class DimseGateway(Closing):
         """Whether the archive has no C-GET for us, as the last fetch found out."""
         return not self._gets
 
-    @property
-    def can_be_reached(self) -> bool:
-        """Whether the archive knows where we listen."""
-        return self._to.listen is not None
-
     def echo(self) -> None:
-        self._ask(Channel.echo)
+        self._channels.ask(Channel.echo)
 
     def find(self, level: Level, keys: Mapping[str, str]) -> list[Dataset]:
         check_keys(level, keys)
-        return self._ask(lambda channel: channel.find(level, keys))
+        return self._channels.ask(lambda channel: channel.find(level, keys))
 
     # --- receiving ------------------------------------------------------------------------
 
@@ -136,7 +127,7 @@ class DimseGateway(Closing):
             arrived.append(channel.get(batch, folder))
 
         try:
-            self._share_out(get, _batches(wanted, self._limits.associations))
+            self._channels.share_out(get, _batches(wanted, self._limits.associations))
         except PacsRefused:
             raise
         except PacsUnreachable as error:
@@ -155,19 +146,18 @@ class DimseGateway(Closing):
             ) from refusal
 
         def move(channel: Channel) -> Arrivals:
+            arrivals = Arrivals(folder, frozenset(wanted.instances))
             listener = self._listening()
-            listener.arrivals = Arrivals(folder, frozenset(wanted.instances))
             try:
-                report = channel.move(wanted, listener)
-                check_arrivals(f"C-MOVE of {wanted} from {self.address}", report, listener.arrivals)
-                return listener.arrivals
+                with listener.inbox.taking(arrivals):
+                    report = channel.move(wanted, listener)
+                check_arrivals(f"C-MOVE of {wanted} from {self.address}", report, arrivals)
             except BaseException:
-                listener.arrivals.discard()
+                arrivals.discard()
                 raise
-            finally:
-                listener.arrivals = None
+            return arrivals
 
-        return self._ask(move)
+        return self._channels.ask(move)
 
     # --- sending --------------------------------------------------------------------------
 
@@ -177,32 +167,17 @@ class DimseGateway(Closing):
             kinds = _first_kinds(pending)
             batch = [one for one in pending if one.kind in kinds]
             pending = [one for one in pending if one.kind not in kinds]
-            size = sum(one.path.stat().st_size for one in batch)
-            store = partial(Channel.store, kinds=kinds)
-            most = min(self._limits.storing, 1 + size // _BYTES_FOR_ANOTHER)
-            self._share_out(store, batch, most=most)
+            self._channels.store(partial(Channel.store, kinds=kinds), batch)
 
     def confirm(self, paths: Iterable[Path]) -> None:
         paths = list(paths)
-        if self.can_be_reached:
+        if self._to.listen is not None:
             try:
                 self.commit(paths)
                 return
             except NotOffered:
                 pass  # then it is asked
-        instances = [read_meta(path) for path in paths]
-        there = {
-            str(found[UIDS["IMAGE"]].value)
-            for study, series in {series_of(one.path) for one in instances}
-            for found in self.find(
-                "IMAGE", {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-            )
-        }
-        if missing := [one.uid for one in instances if one.uid not in there]:
-            raise StorageError(
-                f"{self.address} answered that it stored instances, but does not have "
-                f"{len(missing)} of {len(instances)}, {missing[0]} among them"
-            )
+        check_there(paths, self)
 
     def commit(self, paths: Iterable[Path]) -> None:
         """Have the archive commit itself to keep instances (PS3.4 Annex J).
@@ -212,28 +187,13 @@ class DimseGateway(Closing):
         """
         instances = [read_meta(path) for path in paths]
         self._listening()
-        if failed := self._ask(lambda channel: channel.request_commitment(instances)):
+        if failed := self._channels.ask(lambda channel: channel.request_commitment(instances)):
             raise StorageError(
                 f"{self.address} does not commit itself to keep {len(failed)} of "
                 f"{len(instances)} instances, {failed[0]} among them"
             )
 
     # --- associations ---------------------------------------------------------------------
-
-    def _ask(self, ask: Callable[[Channel], Answer]) -> Answer:
-        return attempts(self._limits)(ask, self._channels[0])
-
-    def _share_out(
-        self, work: Callable[[Channel, Job], object], jobs: list[Job], *, most: int = 32
-    ) -> None:
-        count = max(1, min(self._limits.associations, len(jobs), most))
-        while len(self._channels) < count:
-            self._channels.append(self._channel())
-        try:
-            share_out(work, jobs, self._channels[:count], self._limits)
-        except BaseException:
-            self.release()  # they were cut off
-            raise
 
     def _channel(self) -> Channel:
         return Channel(
@@ -257,8 +217,7 @@ class DimseGateway(Closing):
         return self._listener
 
     def release(self) -> None:
-        for channel in self._channels:
-            channel.close()
+        self._channels.close()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -274,13 +233,7 @@ def _batches(wanted: Wanted, associations: int) -> list[Wanted]:
         return [wanted]
     size = min(_MOST_AT_ONCE, max(1, len(uids) // (4 * associations)))
     return [
-        Wanted(
-            study=wanted.study,
-            series=wanted.series,
-            instances=uids[start : start + size],
-            sop_class=wanted.sop_class,
-        )
-        for start in range(0, len(uids), size)
+        replace(wanted, instances=uids[start : start + size]) for start in range(0, len(uids), size)
     ]
 
 

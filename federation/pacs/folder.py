@@ -10,12 +10,11 @@ from federation.closing import Closing
 from federation.errors import PacsError, StorageError
 from federation.pacs.address import FolderAddress
 from federation.pacs.archive import Archive
+from federation.pacs.files import COPY_BYTES
 from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.matching import check_keys, check_uids
-from federation.pacs.part10 import read_meta
+from federation.pacs.part10 import check_there
 from federation.pacs.receiving import IncomingFile
-
-_COPY_BYTES = 2**20
 
 
 class FolderGateway(Closing):
@@ -66,10 +65,7 @@ class FolderGateway(Closing):
             self._moved(path.stat().st_size)
 
     def confirm(self, paths: Iterable[Path]) -> None:
-        for path in paths:
-            uid = read_meta(path).uid
-            if not self._archive.instances(instance=uid):
-                raise StorageError(f"instance {uid} is not in {self.address}")
+        check_there(paths, self)
 
     def release(self) -> None:
         """There is no association."""
@@ -81,6 +77,6 @@ class FolderGateway(Closing):
 def _copy(path: Path, folder: Path) -> Path:
     target = folder / path.name
     with path.open("rb") as stored, IncomingFile(folder) as copy:
-        shutil.copyfileobj(stored, copy, _COPY_BYTES)
+        shutil.copyfileobj(stored, copy, COPY_BYTES)
         copy.move(target)
     return target

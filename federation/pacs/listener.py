@@ -19,7 +19,7 @@ from federation.errors import PacsUnreachable
 from federation.pacs.acceptor import Acceptor
 from federation.pacs.address import DimseAddress
 from federation.pacs.admission import Admission
-from federation.pacs.arrivals import Arrivals, incoming_file
+from federation.pacs.arrivals import Inbox
 from federation.pacs.association import (
     STREAMING,
     TRANSFER_SYNTAXES,
@@ -28,7 +28,6 @@ from federation.pacs.association import (
 )
 from federation.pacs.gateway import Moved
 from federation.pacs.limits import Throttle
-from federation.pacs.receiving import receive_into
 
 _NO_SUCH_TRANSACTION = 0x0115  # PS3.7 Annex C.5.8: an argument that is not valid
 
@@ -80,8 +79,8 @@ class Reports:
 class Listener(Closing):
     """Listens at ``to.listen`` for what the archive sends. Close it, or use ``with``.
 
-    arrivals: where instances go; None takes none
-    arrived:  grows while instances come in
+    inbox:   takes instances
+    arrived: grows while they come in
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Listener(Closing):
         """Raises :class:`PacsUnreachable` where the port cannot be had, as when another process
         is listening there at the moment.
         """
-        self.arrivals: Arrivals | None = None
+        self.inbox = Inbox()
         self.arrived = 0
         ae = application_entity(to.calling, timeout_s=timeout_s)
         ae.require_called_aet = True
@@ -112,8 +111,7 @@ class Listener(Closing):
         handlers: list[Any] = [
             *STREAMING,
             metered(count, throttle),
-            (evt.EVT_CONN_OPEN, self._on_open),
-            (evt.EVT_C_STORE, self._on_store),
+            *self.inbox.handlers,
             (evt.EVT_N_EVENT_REPORT, reports.take),
         ]
         try:
@@ -133,14 +131,6 @@ class Listener(Closing):
     def close(self) -> None:
         """Stop listening and end open associations. Closing twice is harmless."""
         self._acceptor.close()
-
-    def _on_open(self, event: evt.Event) -> None:
-        """An archive may keep an association from one retrieval to the next."""
-        receive_into(event.assoc, lambda: None if self.arrivals is None else self.arrivals.folder)
-
-    def _on_store(self, event: evt.Event) -> int:
-        with incoming_file(event):
-            return 0xC000 if self.arrivals is None else self.arrivals.take(event)
 
 
 def _own_address(to: DimseAddress) -> str:

@@ -22,6 +22,9 @@ _ABOVE: Mapping[Level, tuple[Level, ...]] = {
     "SERIES": ("STUDY",),
     "IMAGE": ("STUDY", "SERIES"),
 }
+MAX_MATCHES = 200_000
+"""Of one search: they come into memory, and are hours of an archive's work."""
+
 _RANGED = frozenset({"DA", "TM", "DT"})
 _WHOLE = frozenset({"DA", "TM", "DT", "UI", "IS", "DS", "US", "SS", "UL", "SL", "FD", "FL"})
 _SPELLING = {
@@ -71,9 +74,14 @@ def matches_all(keys: Mapping[str, str], found: Dataset) -> bool:
     )
 
 
+def upper_keys(level: Level) -> list[str]:
+    """The unique keys of the levels above (PS3.4 Section C.4.1.3.1.1)."""
+    return [UIDS[upper] for upper in _ABOVE[level]]
+
+
 def has_upper_keys(level: Level, keys: Mapping[str, str]) -> bool:
-    """Whether one UID is there for each level above (PS3.4 Section C.4.1.3.1.1)."""
-    return all(is_uid(keys.get(UIDS[upper], "")) for upper in _ABOVE[level])
+    """Whether one UID is there for each level above."""
+    return all(is_uid(keys.get(keyword, "")) for keyword in upper_keys(level))
 
 
 def check_keys(level: Level, keys: Mapping[str, str]) -> None:
@@ -88,7 +96,7 @@ def check_keys(level: Level, keys: Mapping[str, str]) -> None:
         if wanted not in ("", "*") and spelling and not re.fullmatch(spelling, wanted):
             raise ConfigError(f"the key {keyword} must be {expected}")
     if not has_upper_keys(level, keys):
-        missing = " and ".join(UIDS[upper] for upper in _ABOVE[level])
+        missing = " and ".join(upper_keys(level))
         raise ConfigError(f"a search at {level} level needs {missing}, one UID each")
 
 

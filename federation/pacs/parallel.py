@@ -4,20 +4,27 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from federation.closing import Closing
 from federation.errors import PacsUnreachable
 from federation.pacs.limits import Limits, attempts
+from federation.pacs.part10 import InstanceFile
+
+_BYTES_FOR_ANOTHER = 8 * 2**20  # fewer are sent before another connection is open
 
 Job = TypeVar("Job")
 
 
 class Connection(Protocol):
-    """What can be ended at once from another thread."""
+    """What can be ended at once, and for good, from another thread."""
 
     def cut_off(self) -> None: ...
 
+    def close(self) -> None: ...
 
+
+Answer = TypeVar("Answer")
 Worker = TypeVar("Worker", bound=Connection)
 
 
@@ -80,3 +87,47 @@ def share_out(
             raise
     while waiting:  # left by a connection that could not be had
         attempts(limits)(work, first, waiting.popleft())
+
+
+class Connections(Closing, Generic[Worker]):
+    """A gateway's connections to its archive, made when needed, within limits. Close them."""
+
+    def __init__(self, make: Callable[[], Worker], limits: Limits) -> None:
+        """Raises what ``make`` raises; nothing is connected."""
+        self._make = make
+        self._limits = limits
+        self._made = [make()]
+
+    def ask(self, ask: Callable[[Worker], Answer]) -> Answer:
+        """Ask over the first connection, again where the archive could not be reached."""
+        return attempts(self._limits)(ask, self._made[0])
+
+    def share_out(self, work: Callable[[Worker, Job], object], jobs: Sequence[Job]) -> None:
+        """Do every job, as many at once as the limits allow."""
+        self._share_out(work, jobs, self._limits.associations)
+
+    def store(
+        self, store: Callable[[Worker, InstanceFile], object], instances: Sequence[InstanceFile]
+    ) -> None:
+        """Store instances, several at once where the limits allow it and it is worth it."""
+        size = sum(instance.path.stat().st_size for instance in instances)
+        most = min(self._limits.storing, 1 + size // _BYTES_FOR_ANOTHER)
+        self._share_out(store, instances, most)
+
+    def _share_out(
+        self, work: Callable[[Worker, Job], object], jobs: Sequence[Job], most: int
+    ) -> None:
+        count = max(1, min(self._limits.associations, len(jobs), most))
+        while len(self._made) < count:
+            self._made.append(self._make())
+        try:
+            share_out(work, jobs, self._made[:count], self._limits)
+        except BaseException:  # they were cut off
+            self.close()
+            self._made = [self._make()]
+            raise
+
+    def close(self) -> None:
+        """Close them all; asking opens them anew."""
+        for connection in self._made:
+            connection.close()

@@ -1,16 +1,18 @@
-"""Part 10 files (PS3.10) on their way to an archive: what they are, by their first bytes."""
+"""Part 10 files (PS3.10) on their way to an archive or from it: what they say they are."""
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from pydicom import dcmread
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pynetdicom.dsutils import split_dataset
 
 from federation.errors import PacsError, StorageError
+from federation.pacs.gateway import Gateway
 
 _DEFER_BYTES = 1024
 
@@ -49,20 +51,6 @@ def read_meta(path: Path) -> InstanceFile:
     return _explained(path, read)
 
 
-def series_of(path: Path) -> tuple[str, str]:
-    """The UIDs of the study and the series a file belongs to; no large value is read.
-
-    Raises :class:`StorageError` for what is no Part 10 file.
-    """
-
-    def read() -> tuple[str, str]:
-        keywords = ["StudyInstanceUID", "SeriesInstanceUID"]
-        ds = dcmread(path, defer_size=_DEFER_BYTES, specific_tags=[*keywords])
-        return str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID)
-
-    return _explained(path, read)
-
-
 def check_asked_for(paths: Mapping[str, Path], *, study: str, series: str, source: str) -> None:
     """Whether each file holds the instance it is called by, of this study and series.
 
@@ -71,18 +59,44 @@ def check_asked_for(paths: Mapping[str, Path], *, study: str, series: str, sourc
     """
     for uid, path in paths.items():
         try:
-            with path.open("rb") as file:
-                ds = read_partial(file, stop_when=_after_series, defer_size=_DEFER_BYTES)
-            seen = (ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID)
+            seen = _uids(path)
         except Exception as error:  # pydicom raises anything on malformed data
             raise PacsError(
                 f"{source} sent a file for instance {uid} that cannot be read as DICOM"
             ) from error
-        if seen != (uid, study, series):
+        if seen != (study, series, uid):
             raise PacsError(
                 f"{source} sent another instance for {uid}: its data set is not of that UID, "
                 "study and series. Nothing of it was kept"
             )
+
+
+def check_there(paths: Iterable[Path], gateway: Gateway) -> None:
+    """Whether an archive has the instances in files, as it answers when it is asked.
+
+    Raises :class:`StorageError` naming one that it does not have.
+    """
+    by_series: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for path in paths:
+        study, series, uid = _explained(path, partial(_uids, path))
+        by_series[study, series].add(uid)
+    for (study, series), uids in by_series.items():
+        keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": ""}
+        if len(uids) == 1:  # of perhaps many: an archive may open the file of each it finds
+            keys |= {"SOPInstanceUID": next(iter(uids))}
+        there = {str(found.SOPInstanceUID) for found in gateway.find("IMAGE", keys)}
+        if missing := sorted(uids - there):
+            raise StorageError(
+                f"{gateway.address} answered that it stored instances of series {series}, but "
+                f"does not have {len(missing)} of {len(uids)}, {missing[0]} among them"
+            )
+
+
+def _uids(path: Path) -> tuple[str, str, str]:
+    """Of study, series and instance, by the data set; it is read no further."""
+    with path.open("rb") as file:
+        ds = read_partial(file, stop_when=_after_series, defer_size=_DEFER_BYTES)
+    return str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID)
 
 
 def _after_series(tag: BaseTag, *_: object) -> bool:

@@ -13,17 +13,10 @@ from federation.pacs.dicomjson import NotDicomJson, read_dataset
 from federation.pacs.faults import NotThere
 from federation.pacs.gateway import Level
 from federation.pacs.http import WebConnection
-from federation.pacs.matching import matches_all
+from federation.pacs.matching import MAX_MATCHES, matches_all, upper_keys
 
 PAGE = 1000
-MAX_ROWS = 200_000
-"""Of one search: they come into memory, and are hours of an archive's work."""
 
-_UPPER: Mapping[Level, tuple[str, ...]] = {
-    "STUDY": (),
-    "SERIES": ("StudyInstanceUID",),
-    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID"),
-}
 _PATHS: Mapping[Level, str] = {
     "STUDY": "/studies",
     "SERIES": "/studies/{StudyInstanceUID}/series",
@@ -48,7 +41,7 @@ class Search:
         self, connection: WebConnection, level: Level, keys: Mapping[str, str]
     ) -> list[Dataset]:
         """Matches of ``keys``, which are those of :meth:`Gateway.find`."""
-        upper = {keyword: keys[keyword] for keyword in _UPPER[level]}
+        upper = {keyword: keys[keyword] for keyword in upper_keys(level)}
         others = {keyword: wanted for keyword, wanted in keys.items() if keyword not in upper}
         for spelled in _spellings(others):
             request = f"{_PATHS[level].format(**upper)}?{spelled}"
@@ -61,7 +54,7 @@ class Search:
     ) -> list[Dataset]:
         found: dict[str, Dataset] = {}
         for answer in self._answers(connection, level, request):
-            for keyword in _UPPER[level]:
+            for keyword in upper_keys(level):
                 if not text_of(answer, keyword):  # not repeated, as the request's path says it
                     setattr(answer, keyword, keys[keyword])
             if matches_all(keys, answer) and (uid := text_of(answer, UIDS[level])):
@@ -82,8 +75,8 @@ class Search:
                     )
                 return
             yield from page
-            if rows > MAX_ROWS:
-                raise _too_many(connection, level, f"more than {MAX_ROWS} matches")
+            if rows > MAX_MATCHES:
+                raise _too_many(connection, level, f"more than {MAX_MATCHES} matches")
             # It gave more before; so this is not all that it gives at once, but all there is.
             if len(page) < self._largest_page[level]:
                 return

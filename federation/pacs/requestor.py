@@ -168,7 +168,7 @@ class Requestor(Closing):
         )
 
     def cut_off(self) -> None:
-        """From another thread: end the association at once, and open none until closed.
+        """From another thread: end the association at once, and open none any more.
 
         Whoever waits for an answer over it waits no longer.
         """
@@ -184,7 +184,6 @@ class Requestor(Closing):
 
     def close(self) -> None:
         """Release the association; asking opens another. Closing twice is harmless."""
-        self._is_cut_off = False
         association, self._association = self._association, None
         if association is None or not association.is_established:
             return

@@ -1,7 +1,5 @@
 """Storing over HTTP (STOW-RS, PS3.18 Section 10.5)."""
 
-from pathlib import Path
-
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
@@ -10,6 +8,7 @@ from federation.pacs.attributes import text_of
 from federation.pacs.dicomjson import NotDicomJson, read_dataset
 from federation.pacs.http import WebConnection
 from federation.pacs.multipart import OnePart
+from federation.pacs.part10 import InstanceFile
 
 _ACCEPT = "application/dicom+json"
 _NONE_STORED = 409  # also where there was only one
@@ -27,15 +26,16 @@ _RANGES = {
 }
 
 
-def store_instance(connection: WebConnection, path: Path, uid: str) -> None:
-    """Send a Part 10 file, whose SOP Instance UID is ``uid``.
+def store_instance(connection: WebConnection, instance: InstanceFile) -> None:
+    """Send an instance.
 
     Raises :class:`StorageError` unless the archive lists it as stored, though with a warning.
     """
+    uid = instance.uid
     what = f"the storing of {uid}"
     try:
         with (
-            OnePart(path) as body,
+            OnePart(instance.path) as body,
             connection.ask(
                 what, "/studies", accept=_ACCEPT, body=body, also=frozenset({_NONE_STORED})
             ) as answer,

@@ -6,7 +6,6 @@
 A folder and a port can be used again: ``with dcmqrscp(folder, port=archive.port)`` is a restart.
 """
 
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from pathlib import Path
 
 from tests.peers import peer
 from tests.peers.orthanc import UNREACHED
-from tests.peers.process import echoes, free_port, running, stop
+from tests.peers.process import Running, echoes, free_port, running
 
 AE_TITLE = "DCMQRSCP"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dcmqrscp:
+class Dcmqrscp(Running):
     """A running dcmqrscp.
 
     dimse:  its address, of the first AE that it knows; ``&listen=PORT`` can be added to it
@@ -28,17 +27,7 @@ class Dcmqrscp:
     """
 
     dimse: str
-    folder: Path
     port: int
-    process: "subprocess.Popen[bytes]"
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it has gone."""
-        stop(self.process)
 
 
 @contextmanager
@@ -46,13 +35,14 @@ def dcmqrscp(
     folder: Path,
     *,
     known: Mapping[str, tuple[str, int]] = UNREACHED,
-    quota: tuple[str, str] = ("10000", "4gb"),
+    quota: tuple[str, str] = ("500", "1gb"),
     port: int | None = None,
 ) -> Iterator[Dcmqrscp]:
     """A dcmqrscp that answers; stopped at the end.
 
     known: AE titles, and where C-MOVE reaches each; any title may call
-    quota: studies, and bytes of each; beyond it, it deletes old series and says nothing
+    quota: studies, and bytes of each, not over 500 and 1gb; beyond it, it deletes old series and
+           says nothing
     port:  that of one before it; a free one unless given
     """
     program = peer("dcmqrscp")

@@ -9,7 +9,6 @@ A folder and ports can be used again: ``with orthanc(folder, ports=archive.ports
 
 import json
 import secrets
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from tests.peers import lack, peer
 from tests.peers.certificates import Certificates
-from tests.peers.process import echoes, free_port, running, stop
+from tests.peers.process import Running, echoes, free_port, running
 
 AE_TITLE = "ORTHANC"
 UNREACHED = {"IODEEP": ("127.0.0.1", 1)}
@@ -38,7 +37,7 @@ _ALLOWED = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Orthanc:
+class Orthanc(Running):
     """A running Orthanc.
 
     dimse:    its address for associations, of the first AE that it knows; ``&listen=PORT`` and
@@ -50,17 +49,7 @@ class Orthanc:
 
     dimse: str
     dicomweb: str
-    folder: Path
     ports: tuple[int, int]
-    process: "subprocess.Popen[bytes]"
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it has gone."""
-        stop(self.process)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pynetdicom import AE
@@ -27,6 +28,22 @@ def free_port() -> int:
             one.bind(("127.0.0.1", port))
             return port
     raise RuntimeError("no free port on loopback among a hundred")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """Another's program while it runs; ``folder`` holds its files and its log."""
+
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it has gone."""
+        stop(self.process)
 
 
 @contextmanager

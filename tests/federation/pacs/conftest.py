@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from federation.pacs import Archive, ArchiveServer, Gateway, Limits, open_gateway
+
+if TYPE_CHECKING:
+    from tests.federation.pacs.web_archive import WebArchive
 
 Make = Callable[..., Path]
 
@@ -94,3 +98,22 @@ def make(tmp_path: Path) -> Make:
         return path
 
     return make
+
+
+# --- archives over HTTP -------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(make: Make) -> "WebArchive":
+    """An archive of three instances."""
+    from tests.federation.pacs.web_archive import with_instances  # which needs what is above
+
+    return with_instances(make, 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where to fetch to."""
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    return folder

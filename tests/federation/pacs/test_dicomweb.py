@@ -43,14 +43,6 @@ def gateway(peer: Orthanc) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where to fetch to."""
-    folder = tmp_path / "fetched"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def keys() -> dict[str, object]:
     """Attributes of a study and a series of a test's own."""
     return {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}

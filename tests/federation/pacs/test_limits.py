@@ -8,7 +8,7 @@ import pytest
 from federation.errors import PacsError, PacsRefused, PacsUnreachable
 from federation.pacs import Limits
 from federation.pacs.limits import Throttle, attempts
-from federation.pacs.parallel import share_out
+from federation.pacs.parallel import Connections, share_out
 
 QUICK = Limits(attempts=3, backoff_s=0.01)
 
@@ -19,10 +19,14 @@ class Line:
     def __init__(self, *, up: bool = True) -> None:
         self.up = up
         self.cut = threading.Event()
+        self.closed = False
         self.did: list[int] = []
 
     def cut_off(self) -> None:
         self.cut.set()
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def do(line: Line, job: int) -> None:
@@ -105,3 +109,23 @@ def test_an_error_ends_all_the_others_at_once() -> None:
     with pytest.raises(PacsError, match="disk full"):
         share_out(work, range(4), [first, other], Limits(attempts=5, backoff_s=30))
     assert time.monotonic() - begin < 5
+
+
+def test_after_an_error_the_connections_are_new_ones() -> None:
+    """Those of before were cut off for good: none may be opened anew by a worker that is late."""
+    made: list[Line] = []
+
+    def make() -> Line:
+        made.append(Line())
+        return made[-1]
+
+    def refuse(line: Line, job: int) -> None:
+        raise PacsError("disk full")
+
+    connections = Connections(make, Limits(associations=3))
+    with pytest.raises(PacsError, match="disk full"):
+        connections.share_out(refuse, range(9))
+    assert len(made) == 4
+    assert all(line.cut.is_set() and line.closed for line in made[:3])
+    connections.share_out(do, range(2))
+    assert made[3].did

@@ -16,23 +16,8 @@ from tests.federation.pacs.web_archive import (
     WebArchive,
     status,
     web_archive,
-    with_instances,
 )
 from tests.peers.certificates import Certificates, Identity
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where to fetch to."""
-    folder = tmp_path / "fetched"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def three(make: Make) -> WebArchive:
-    """An archive of three instances."""
-    return with_instances(make, 3)
 
 
 def secret(path: Path, text: str) -> Path:

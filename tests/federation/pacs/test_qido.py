@@ -6,7 +6,6 @@ import pytest
 
 from federation.errors import PacsError
 from federation.pacs import answer, open_gateway, qido
-from tests.federation.pacs.conftest import Make
 from tests.federation.pacs.web_archive import (
     JSON,
     KEYS,
@@ -18,14 +17,7 @@ from tests.federation.pacs.web_archive import (
     row,
     status,
     web_archive,
-    with_instances,
 )
-
-
-@pytest.fixture
-def three(make: Make) -> WebArchive:
-    """An archive of three instances."""
-    return with_instances(make, 3)
 
 
 def found(archive: WebArchive, **keys: str) -> list[str]:
@@ -146,7 +138,7 @@ def test_an_archive_s_page_size_is_learnt() -> None:
 def test_matches_that_cannot_all_be_had_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PacsError, match="more than 1000 matches, and gives no others"):
         found(WebArchive(search=pages(1500, offset=False)))
-    monkeypatch.setattr(qido, "MAX_ROWS", 3000)
+    monkeypatch.setattr(qido, "MAX_MATCHES", 3000)
     with pytest.raises(PacsError, match="more than 3000 matches"):
         found(WebArchive(search=pages(5000)))
 

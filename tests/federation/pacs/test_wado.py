@@ -21,22 +21,7 @@ from tests.federation.pacs.web_archive import (
     status,
     uid_in,
     web_archive,
-    with_instances,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where to fetch to."""
-    folder = tmp_path / "fetched"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def three(make: Make) -> WebArchive:
-    """An archive of three instances."""
-    return with_instances(make, 3)
 
 
 def fetched(archive: WebArchive, folder: Path, limits: Limits = QUICK) -> list[Path]:

@@ -102,8 +102,9 @@ def _over_http(archive: Orthanc, series: Series, folder: Path) -> Iterator[Row]:
             partial(_store, archive.dicomweb, series, _ONE),
             partial(_curl_stow, archive.dicomweb, _stow_body(series, folder)),
         ),
-        "WADO-RS": (
-            partial(_fetch, archive.dicomweb, series, _ONE, folder),
+        # The series is listed over a second connection while it comes over the first.
+        "WADO-RS, listed beside,": (
+            partial(_fetch, archive.dicomweb, series, _SEVERAL, folder),
             partial(_curl_wado, archive.dicomweb, series, folder),
         ),
     }

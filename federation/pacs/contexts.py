@@ -54,6 +54,8 @@ OWN = frozenset(
     for sop_class in (RawDataStorage, KeyObjectSelectionDocumentStorage)
 )
 """SOP classes and transfer syntax of IODeep's own objects."""
+OWN_MODALITIES = frozenset({"OT", "KO"})
+"""Of series of IODeep's own objects, and of some others."""
 _OWN_CLASSES = frozenset(sop_class for sop_class, _ in OWN)
 MAX_SENT = MAX_CONTEXTS // 2
 """Kinds of instances that one proposal can send; the other contexts are for receiving."""

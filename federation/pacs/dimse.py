@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.uid import RawDataStorage
 
 from federation.closing import Closing
 from federation.errors import PacsError, PacsRefused, PacsUnreachable, StorageError
@@ -13,7 +14,7 @@ from federation.pacs.address import DimseAddress
 from federation.pacs.arrivals import Arrivals
 from federation.pacs.attributes import UIDS, is_uid
 from federation.pacs.channel import Channel, NotOffered, Wanted, check_arrivals
-from federation.pacs.contexts import MAX_SENT
+from federation.pacs.contexts import MAX_SENT, OWN_MODALITIES
 from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits, Throttle
 from federation.pacs.listener import Listener, Reports
@@ -91,30 +92,31 @@ class DimseGateway(Closing):
         return [came[uid] for uid in wanted.instances]
 
     def _listed(self, study: str, series: str, instance: str | None) -> Wanted:
-        """What is there of what is wanted.
-
-        To say an instance's SOP class some archives open its file, however large: only the
-        first is asked for, which is small in what we store, and stands for the others.
-        """
+        """What is there of what is wanted."""
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-        if instance is None:
-            found = self.find("IMAGE", {"SOPInstanceUID": "", "InstanceNumber": "", **keys})
-            if not found:
-                raise PacsError(f"series {series} is not in {self.address}")
-            uids = tuple(str(one[UIDS["IMAGE"]].value) for one in sorted(found, key=_number))
-            if not all(map(is_uid, uids)):
-                raise PacsError(f"{self.address} lists instances of series {series} by no UID")
-        else:
-            uids = (instance,)
-        first = self.find("IMAGE", {**keys, "SOPInstanceUID": uids[0], "SOPClassUID": ""})
-        if not first:
-            raise PacsError(f"instance {uids[0]} is not in {self.address}")
+        asked = {**keys, "SOPInstanceUID": instance or "", "InstanceNumber": ""}
+        found = sorted(self.find("IMAGE", asked), key=_number)
+        if not found:
+            what = f"series {series}" if instance is None else f"instance {instance}"
+            raise PacsError(f"{what} is not in {self.address}")
+        uids = tuple(str(one[UIDS["IMAGE"]].value) for one in found)
+        if not all(map(is_uid, uids)):
+            raise PacsError(f"{self.address} lists instances of series {series} by no UID")
         return Wanted(
-            study=study,
-            series=series,
-            instances=uids,
-            sop_class=str(first[0].get("SOPClassUID") or ""),
+            study=study, series=series, instances=uids, sop_class=self._sop_class(keys, uids[0])
         )
+
+    def _sop_class(self, series: Mapping[str, str], first: str) -> str:
+        """That of a series' first instance, which stands for the others; "" where it is not said.
+
+        To say it some archives open the file, however large. So a series that may be of ours, by
+        its modality, is taken for one; where it is not, retrieving it will tell.
+        """
+        found = self.find("SERIES", {**series, "Modality": ""})
+        if found and str(found[0].get("Modality")) in OWN_MODALITIES:
+            return str(RawDataStorage)
+        images = self.find("IMAGE", {**series, "SOPInstanceUID": first, "SOPClassUID": ""})
+        return str(images[0].get("SOPClassUID") or "") if images else ""
 
     def _get(self, wanted: Wanted, folder: Path, arrived: list[Arrivals]) -> None:
         """Retrieve over our own associations, each adding to ``arrived``.

@@ -274,6 +274,15 @@ def test_a_compressed_image_comes_back_as_it_was_sent_or_is_not_taken(
     assert dcmread(got) == dcmread(sent)
 
 
+def test_what_only_looks_like_ours_comes_too(gateway: Gateway, make: Make, tmp_path: Path) -> None:
+    """A model's modality is OT, which others have as well: what is of another SOP class, say."""
+    study, series = generate_uid(), generate_uid()
+    sent = [make(StudyInstanceUID=study, SeriesInstanceUID=series, Modality="OT") for _ in range(3)]
+    gateway.store(sent)
+    got = gateway.fetch(tmp_path, study=study, series=series)
+    assert {path.name for path in got} == {path.name for path in sent}
+
+
 def test_a_series_comes_whole_and_an_instance_alone(
     gateway: Gateway, patient: Patient, tmp_path: Path
 ) -> None:

@@ -14,18 +14,11 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import AnyManifest, Reference, ReleaseManifest, StateManifest
 from federation.iodeep.signature import Signature
 from federation.networks import build
-from federation.pacs import (
-    Archive,
-    ArchiveServer,
-    acceptor,
-    association,
-    bounds,
-    contexts,
-    server,
-    visitor,
-)
+from federation.pacs import Archive, ArchiveServer
 from federation.pacs import elements as walk
 from federation.pacs.address import parse_address
+from federation.pacs.dimse import acceptor, association, bounds, contexts, visitor
+from federation.pacs.embedded import server
 from tests.federation.iodeep.records import evaluation, version
 
 TEXT = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")

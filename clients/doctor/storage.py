@@ -11,7 +11,7 @@ from clients.doctor.sample import PATIENT_ID, Sample, changes, study_uid, write_
 from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageError
 from federation.pacs import DimseGateway, Gateway, Limits
 from federation.pacs.address import DimseAddress, WebAddress, parse_address
-from federation.pacs.channel import NoReport, NotOffered
+from federation.pacs.dimse.channel import NoReport, NotOffered
 from federation.sizes import size_text
 
 _MODELS = Subject(about="models")

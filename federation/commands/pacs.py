@@ -86,9 +86,10 @@ def serve(
     """Serve a folder as a PACS until Ctrl-C: C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE and storage
     commitment. Prints its address.
     """
-    from federation.pacs import Archive, ArchiveServer, integrity
+    from federation.pacs import Archive, ArchiveServer
     from federation.pacs.address import DimseAddress
-    from federation.pacs.admission import Caller
+    from federation.pacs.dimse.admission import Caller
+    from federation.pacs.embedded import integrity
 
     callers = [Caller.parse(text) for text in allow or ()]
     destinations = [DimseAddress.parse(text) for text in destination or ()]

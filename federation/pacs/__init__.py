@@ -1,13 +1,13 @@
 """Archives: the seam to any of them, and a small one of our own."""
 
 from federation.pacs.address import DimseAddress, FolderAddress, WebAddress, parse_address
-from federation.pacs.archive import Archive
-from federation.pacs.dicomweb import DicomwebGateway
-from federation.pacs.dimse import DimseGateway
+from federation.pacs.dimse.gateway import DimseGateway
+from federation.pacs.embedded.archive import Archive
+from federation.pacs.embedded.server import ArchiveServer
 from federation.pacs.folder import FolderGateway
 from federation.pacs.gateway import Gateway, Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits
-from federation.pacs.server import ArchiveServer
+from federation.pacs.web.gateway import DicomwebGateway
 
 __all__ = [
     "Archive",

@@ -9,12 +9,12 @@ from pydicom import Dataset
 from federation.closing import Closing
 from federation.errors import PacsError, StorageError
 from federation.pacs.address import FolderAddress
-from federation.pacs.archive import Archive
-from federation.pacs.files import COPY_BYTES
+from federation.pacs.embedded.archive import Archive
+from federation.pacs.embedded.files import COPY_BYTES
 from federation.pacs.gateway import Level, Moved, untold
+from federation.pacs.incoming import IncomingFile
 from federation.pacs.matching import check_keys, check_uids
 from federation.pacs.part10 import check_there
-from federation.pacs.receiving import IncomingFile
 
 
 class FolderGateway(Closing):

@@ -22,7 +22,7 @@ from federation.iodeep.weights import weights_digest
 from federation.pacs import open_gateway
 from federation.registry import Registry
 from tests.federation.iodeep.records import LINE, version
-from tests.federation.pacs.test_archive import address_of, end, serve
+from tests.federation.pacs.embedded.test_archive import address_of, end, serve
 
 MAX_GROWTH_BYTES = 50 * 10**6
 

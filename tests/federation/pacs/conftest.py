@@ -16,7 +16,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_ui
 from federation.pacs import Archive, ArchiveServer, Gateway, Limits, open_gateway
 
 if TYPE_CHECKING:
-    from tests.federation.pacs.web_archive import WebArchive
+    from tests.federation.pacs.web.web_archive import WebArchive
 
 Make = Callable[..., Path]
 
@@ -106,7 +106,7 @@ def make(tmp_path: Path) -> Make:
 @pytest.fixture
 def three(make: Make) -> "WebArchive":
     """An archive of three instances."""
-    from tests.federation.pacs.web_archive import with_instances  # which needs what is above
+    from tests.federation.pacs.web.web_archive import with_instances  # which needs what is above
 
     return with_instances(make, 3)
 

@@ -10,8 +10,8 @@ from pydicom.uid import RawDataStorage
 
 from federation.errors import StorageError
 from federation.pacs import Archive, ArchiveServer, open_gateway
-from federation.pacs.index import Held
-from federation.pacs.receiving import IncomingFile
+from federation.pacs.embedded.index import Held
+from federation.pacs.incoming import IncomingFile
 from federation.pacs.room import NoRoom, Room
 from tests.federation.pacs.conftest import Make
 

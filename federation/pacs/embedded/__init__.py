@@ -1,0 +1,1 @@
+"""A small PACS of our own, in a folder."""

@@ -55,6 +55,12 @@ class DimseAddress:
         if parts.password is not None or parts.path or parts.fragment:
             raise _unreadable(text, "there is more in it than title, host, port and options")
         options = _options(text, parts, ("calling", "listen", "tls", "cert", "key"))
+        if "listen" in options and options.get("tls") == SYSTEM:
+            raise _unreadable(
+                text,
+                f"with listen, tls={SYSTEM} would let in whoever has a certificate of any public "
+                "authority; name the file of the one that the archive's is of",
+            )
         return cls(
             called=check_ae_title(unquote(parts.username)),
             host=parts.hostname,

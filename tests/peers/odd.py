@@ -27,6 +27,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom.dimse_primitives import C_GET
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StorageCommitmentPushModel,
@@ -56,7 +57,8 @@ class Oddities:
     syntax:       in which everything is given back
     changes:      one bit of each payload, the PatientID, or it adds an attribute
     finds:        all there is, twice, whatever is asked (``everything``); or a failure's status
-    get:          what becomes of a C-GET; ``absent`` offers none, ``empty`` finds nothing to send
+    get:          what becomes of a C-GET; ``absent`` offers none, ``empty`` finds nothing to send,
+                  ``pending`` is always about to
     reaches:      AE title and port of loopback that C-MOVE and reports of commitment go to
     commits:      to keep things: has ``none`` of the service, to ``all`` or ``nothing``, or never
                   reports (``silent``)
@@ -71,7 +73,7 @@ class Oddities:
     syntax: str = ExplicitVRLittleEndian
     changes: Literal["nothing", "payload", "patient", "more"] = "nothing"
     finds: Literal["asked", "everything"] | int = "asked"
-    get: Literal["offered", "absent", "aborts", "empty"] = "offered"
+    get: Literal["offered", "absent", "aborts", "empty", "pending"] = "offered"
     reaches: tuple[str, int] | None = None
     commits: Literal["none", "all", "nothing", "silent"] = "none"
     associations: int = 10
@@ -133,7 +135,18 @@ class OddArchive:
             event.assoc.abort()
             yield 0
             return
+        if self.odd.get == "pending":
+            self._say_pending(event)
         yield from self._sent([] if self.odd.get == "empty" else self._matches(event.identifier))
+
+    def _say_pending(self, event: evt.Event) -> None:
+        answer = C_GET()
+        answer.MessageIDBeingRespondedTo = event.request.MessageID
+        answer.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        answer.Status = _PENDING
+        answer.NumberOfRemainingSuboperations = 1
+        while event.assoc.is_established and not self.closing.wait(0.02):
+            event.assoc.dimse.send_msg(answer, event.context.context_id)
 
     def on_move(self, event: evt.Event) -> Iterator[Any]:
         if self.odd.reaches is None or self.odd.reaches[0] != event.move_destination:

@@ -1,4 +1,4 @@
-"""What one association may make the archive hold, before anything of it is looked at.
+"""What one association may make us hold, before anything of it is looked at.
 
 Instances go to files; commands, identifiers and messages that wait are held in memory, as much of
 them as the peer sends.
@@ -22,8 +22,10 @@ _BROKEN = "Evt19"  # PS3.8 Section 9.2.1: an invalid PDU; the association is abo
 _log = logging.getLogger("iodeep.pacs")
 
 
-def bound(association: Association) -> None:
+def bound(association: Association, *, messages: int | None = MAX_MESSAGES) -> None:
     """Abort the association where it holds more, or sends what is no message.
+
+    messages: that may wait; None: any number, where it is we who asked
 
     pynetdicom's thread for the connection would end by what a malformed message raises, or by a
     PDU at the wrong moment, and leave the rest of the association as it is.
@@ -36,13 +38,13 @@ def bound(association: Association) -> None:
         try:
             receive(primitive)
             too_much = _held_bytes(dimse.message) > MAX_HELD_BYTES
-            too_many = dimse.msg_queue.qsize() > MAX_MESSAGES
+            too_many = messages is not None and dimse.msg_queue.qsize() > messages
         except Exception as error:
             _log.warning("an association sent what is no message: %s", type(error).__name__)
         else:
             if not (too_much or too_many):
                 return
-            _log.warning("an association sent more than the archive holds")
+            _log.warning("an association sent more than is held")
         dimse.message = None
         association.dul.event_queue.put(_BROKEN)
 

@@ -1,6 +1,7 @@
 """One association's worth of an archive: questions, and instances each way."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +37,7 @@ from federation.pacs.part10 import InstanceFile
 
 SUCCESS = 0x0000
 _PENDING = "Pending"
+_COUNTED = ("Completed", "Warning", "Failed", "Remaining")
 
 _MEANINGS = {
     0x0111: "duplicate SOP Instance UID: other content is there under it",
@@ -113,6 +115,7 @@ class Channel(Closing):
     ) -> None:
         """``reports`` takes those of storage commitment that come over this association."""
         self._to = to
+        self._timeout_s = timeout_s
         self._reports = reports
         self._inbox = Inbox()
         self._requestor = Requestor(
@@ -183,8 +186,12 @@ class Channel(Closing):
 
     def _get(self, wanted: Wanted, arrivals: Arrivals) -> Report:
         def get(association: Association) -> Report | None:
-            return _last(
-                association.send_c_get(wanted.identifier, StudyRootQueryRetrieveInformationModelGet)
+            return self._last(
+                association,
+                association.send_c_get(
+                    wanted.identifier, StudyRootQueryRetrieveInformationModelGet
+                ),
+                lambda: len(arrivals.paths),
             )
 
         try:
@@ -201,18 +208,52 @@ class Channel(Closing):
 
         def move(association: Association) -> Report | None:
             with patient(association, lambda: listener.arrived):
-                return _last(
+                return self._last(
+                    association,
                     association.send_c_move(
                         wanted.identifier,
                         self._to.calling,
                         StudyRootQueryRetrieveInformationModelMove,
-                    )
+                    ),
+                    lambda: listener.arrived,
                 )
 
         try:
             return self._requestor.ask(move)
         except ValueError as error:
             raise NotOffered(f"{self._to} takes no C-MOVE") from error
+
+    def _last(
+        self,
+        association: Association,
+        answers: Iterator[tuple[Dataset, Any]],
+        progress: Callable[[], int],
+    ) -> Report | None:
+        """The final answer of a C-GET or C-MOVE; None where the association ended before.
+
+        Raises :class:`PacsError` where the archive only says that it is not ready yet, while
+        nothing comes and it counts no further.
+        """
+        before, since = None, time.monotonic()
+        for status, _ in answers:
+            if "Status" not in status:
+                return None
+            counts = [int(status.get(f"NumberOf{kind}Suboperations") or 0) for kind in _COUNTED]
+            completed, warned, failed, _ = counts
+            if code_to_category(status.Status) != _PENDING:
+                return Report(
+                    status=int(status.Status), completed=completed + warned, failed=failed
+                )
+            now = time.monotonic()
+            if (reached := (progress(), *counts)) != before:
+                before, since = reached, now
+            elif now - since > self._timeout_s:
+                cut_off(association)
+                raise PacsError(
+                    f"{self._to} has sent nothing for {self._timeout_s:g} s, but that it is not "
+                    "ready yet. Does it fetch from a slow store first? Then let timeout_s be longer"
+                )
+        return None
 
     # --- sending --------------------------------------------------------------------------
 
@@ -342,20 +383,6 @@ def _find(association: Association, asked: Dataset) -> _Found | None:
                 f"a C-FIND was answered with more than {MAX_MATCHES} matches; ask for less, by a "
                 "query with more keys"
             )
-    return None
-
-
-def _last(answers: Iterator[tuple[Dataset, Any]]) -> Report | None:
-    """The final answer of a C-GET or C-MOVE; None where the association ended before."""
-    for status, _ in answers:
-        if "Status" not in status:
-            return None
-        if code_to_category(status.Status) != _PENDING:
-            completed, warned, failed = (
-                int(status.get(f"NumberOf{kind}Suboperations") or 0)
-                for kind in ("Completed", "Warning", "Failed")
-            )
-            return Report(status=int(status.Status), completed=completed + warned, failed=failed)
     return None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
+from pynetdicom import evt
 from pynetdicom.association import Association
 
 from federation.closing import Closing
@@ -19,6 +20,7 @@ from federation.pacs.dimse.association import (
     application_entity,
     cut_off,
 )
+from federation.pacs.dimse.bounds import bound
 from federation.pacs.dimse.contexts import Proposal
 
 Answer = TypeVar("Answer")
@@ -47,7 +49,7 @@ class Requestor(Closing):
         self._tls = None if to.tls is None else to.tls.client()
         self._ae = application_entity(to.calling, timeout_s=timeout_s)
         self._timeout_s = timeout_s
-        self._handlers: list[Any] = [*STREAMING, *handlers]
+        self._handlers: list[Any] = [*STREAMING, (evt.EVT_CONN_OPEN, _bound), *handlers]
         self._association: Association | None = None
         self._proposal = Proposal()
         self._is_cut_off = False
@@ -194,6 +196,10 @@ class Requestor(Closing):
         except BaseException:  # Ctrl-C while the peer has not agreed yet
             cut_off(association)
             raise
+
+
+def _bound(event: evt.Event) -> None:
+    bound(event.assoc, messages=None)
 
 
 def _await_verdict(connection: ssl.SSLSocket, limit_s: float) -> None:

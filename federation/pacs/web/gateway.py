@@ -93,6 +93,7 @@ class DicomwebGateway(Closing):
             keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
             found = self._search.find(connection, "IMAGE", keys)
             listed.extend(str(one.SOPInstanceUID) for one in found)
+            retrieval.keep_only(listed)
 
         self._connections.share_out(
             lambda connection, job: job(connection), [retrieve, list_series]

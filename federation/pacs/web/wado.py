@@ -1,6 +1,6 @@
 """Retrieval over HTTP (WADO-RS, PS3.18 Section 10.4)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
@@ -34,6 +34,11 @@ class Retrieval(Closing):
         self._series = series
         self._path = f"/studies/{study}/series/{series}"
         self._arrived: dict[str, Path] = {}
+        self._listed: Set[str] | None = None
+
+    def keep_only(self, listed: Iterable[str]) -> None:
+        """Let go of others from now on: an answer without an end shall not fill the disk."""
+        self._listed = frozenset(listed)
 
     def retrieve_series(self, connection: WebConnection) -> None:
         """Everything in one request. What was whole before an error counts as arrived."""
@@ -69,7 +74,7 @@ class Retrieval(Closing):
         try:
             with (
                 connection.ask(f"the retrieval of {what}", path, accept=_ACCEPT) as answer,
-                _Parts(self._folder, wanted, self._arrived) as parts,
+                _Parts(self._folder, wanted, self._is_listed, self._arrived) as parts,
             ):
                 try:
                     read_parts(answer.chunks(), _boundary(answer), parts)
@@ -87,6 +92,9 @@ class Retrieval(Closing):
                 f"{what} of {connection.address} cannot be written to {self._folder}: "
                 f"{error.strerror}. Is the folder there, and room in it?"
             ) from error
+
+    def _is_listed(self, uid: str) -> bool:
+        return self._listed is None or uid in self._listed
 
 
 class _Unusable(Exception):
@@ -106,10 +114,17 @@ def _boundary(answer: Answer) -> str:
 class _Parts(Closing):
     """Writes each part of one answer into a file, and gives it its place when it is whole."""
 
-    def __init__(self, folder: Path, wanted: str | None, arrived: dict[str, Path]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        wanted: str | None,
+        is_listed: Callable[[str], bool],
+        arrived: dict[str, Path],
+    ) -> None:
         """``wanted`` is the only instance that there should be, if any one is."""
         self._folder = folder
         self._wanted = wanted
+        self._is_listed = is_listed
         self._arrived = arrived
         self._file: IncomingFile | None = None
 
@@ -132,9 +147,10 @@ class _Parts(Closing):
             raise _Unusable("a part is another instance than the one asked for")
         if not is_uid(uid):
             raise _Unusable("a part is no instance with a valid UID")
-        path = self._folder / f"{uid}.dcm"
-        self._file.move(path)
-        self._arrived[uid] = path
+        if self._is_listed(uid):
+            path = self._folder / f"{uid}.dcm"
+            self._file.move(path)
+            self._arrived[uid] = path
         self.close()
 
     def close(self) -> None:

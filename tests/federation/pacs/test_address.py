@@ -71,7 +71,7 @@ def test_an_address_is_read_and_spelled_back(text: str, address: Address) -> Non
      "dimse://THISTITLEISTOOLONG@host:104", "dimse://PACS@host:104?calling=",
      "http://PACS@host:104", "dimse://PACS@host:0", "dimse://PACS:secret@host:104",
      "dimse://PACS@host:104?listen=0", "dimse://PACS@host:104?listen=x",
-     "dimse://PACS@host:104?tls=", "dimse://PACS@host:104?cert=a&key=b",
+     "dimse://PACS@host:104?tls=system&listen=105", "dimse://PACS@host:104?tls=", "dimse://PACS@host:104?cert=a&key=b",
      "dimse://PACS@host:104?tls=a&cert=b", "dimse://PACS@host:104?tls=a&tls=b",
      "dicomweb+https:///dicom-web", "dicomweb+https://me:secret@host/", "dicomweb+ftp://host/",
      "dicomweb+http://host/?tls=ca.crt", "dicomweb+https://host?login=a&token=b",

@@ -32,11 +32,13 @@ from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageEr
 from federation.pacs import Archive, ArchiveServer, DimseGateway, open_gateway
 from federation.pacs.address import DimseAddress, parse_address
 from federation.pacs.dimse.association import cut_off
+from federation.pacs.dimse.bounds import MAX_HELD_BYTES
 from federation.pacs.dimse.listener import Reports
 from federation.pacs.tls import Tls
 from tests.federation.pacs.conftest import Make, interrupt_after, once
 from tests.peers import peer
 from tests.peers.certificates import Certificates
+from tests.peers.odd import Oddities, odd_archive
 from tests.peers.process import free_port
 from tests.peers.proxy import Fault, proxy
 
@@ -221,6 +223,30 @@ def test_an_interrupted_release_is_not_asked_for_again(monkeypatch: pytest.Monke
     thread.join()
     slow.shutdown()
     assert died == []
+
+
+def test_who_is_always_about_to_send_is_not_waited_for(make: Make, tmp_path: Path) -> None:
+    sent = make()
+    with (
+        odd_archive(Oddities(get="pending")) as odd,
+        open_gateway(odd.dimse, limits=once(timeout_s=0.5)) as gateway,
+    ):
+        gateway.store([sent])
+        begin = time.monotonic()
+        with pytest.raises(PacsError, match=r"nothing for 0.5 s, but that it is not"):
+            gateway.fetch(tmp_path, **SERIES)
+        assert time.monotonic() - begin < 5
+        gateway.echo()
+
+
+def test_an_answer_that_is_too_large_to_hold_ends_the_association(make: Make) -> None:
+    sent = make(PatientID="P" * 64, TextValue="c" * (MAX_HELD_BYTES + 1))
+    with odd_archive() as odd, open_gateway(odd.dimse, limits=once(timeout_s=5)) as gateway:
+        gateway.store([sent])
+        assert len(gateway.find("STUDY", {"PatientID": ""})) == 1
+        with pytest.raises(PacsUnreachable, match="ended the association"):
+            gateway.find("STUDY", {"PatientID": "", "TextValue": ""})
+        gateway.echo()
 
 
 def test_what_listens_and_speaks_no_dicom_is_said() -> None:

@@ -1,5 +1,7 @@
 """Retrieval over HTTP, from archives that do it well and badly."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,33 @@ def test_another_instance_than_asked_for_is_an_error(folder: Path, make: Make) -
     ):
         gateway.fetch(folder, **HERE, instance="1.2.3.4")
     assert list(folder.iterdir()) == []
+
+
+def test_what_is_not_listed_is_let_go(three: WebArchive, folder: Path, make: Make) -> None:
+    """An answer that goes on and on would fill the disk."""
+    others = [make(PixelData=bytes(600_000)) for _ in range(3)]
+    listed = threading.Event()
+    meanwhile: set[str] = set()
+
+    def search(request: Request) -> None:
+        request.reply_json([row(uid) for uid in three.instances])
+        listed.set()
+
+    def more(request: Request) -> None:
+        body = message([*three.instances.values(), *(path.read_bytes() for path in others)])
+        listed.wait(5)
+        time.sleep(0.2)  # until the list has been read
+        request.reply(200, body[:-4], MULTIPART, length=len(body))
+        time.sleep(0.2)  # until the others have come
+        meanwhile.update(path.stem for path in folder.iterdir())
+        request.wfile.write(body[-4:])
+
+    three.search, three.retrieve_series = search, more
+    paths = fetched(three, folder)
+    assert {path.stem for path in paths} == three.instances.keys()
+    assert three.instances.keys() <= meanwhile
+    assert not meanwhile & {path.stem for path in others}
+    assert sorted(folder.iterdir()) == sorted(paths)
 
 
 def test_a_name_that_is_no_uid_names_no_file(folder: Path, make: Make) -> None:

@@ -87,6 +87,11 @@ class Faults:
             )
         if status == 404:
             return NotThere(f"{said}: that is not there, or the address has another path")
+        if status == 400 and self.to.tls is not None and self.to.tls.cert is None:  # as nginx does
+            return PacsError(
+                f"{said}. If it wants a certificate of ours, name it in the address with cert= "
+                "and key="
+            )
         return PacsError(said)
 
     def _access(self) -> str:

@@ -187,3 +187,20 @@ def test_an_archive_without_tls_is_told_from_one_with(certificates: Certificates
         pytest.raises(PacsUnreachable),
     ):
         gateway.echo()
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_who_may_want_a_certificate_of_ours_is_asked_for_it(
+    certificates: Certificates, *, shown: bool
+) -> None:
+    """nginx lets the handshake pass without one, and answers 400 then."""
+    context = over_tls(certificates, certificates.server).server()
+    ours = certificates.client
+    shows = f"&cert={ours.cert}&key={ours.key}" if shown else ""
+    with (
+        web_archive(WebArchive(search=status(400)), context=context) as archive,
+        open_gateway(f"{archive.address}?tls={certificates.ca}{shows}", limits=QUICK) as gateway,
+        pytest.raises(PacsError, match="answered 400") as caught,
+    ):
+        gateway.echo()
+    assert ("wants a certificate of ours" in str(caught.value)) is not shown

@@ -216,7 +216,9 @@ def _trainer(
     else:
         with registry.pull(own) as record:
             load_tensors(network, {**tensors, **record.tensors()})
-    return Trainer(network, settings, labels=len(version.outputs))
+    return Trainer(
+        network, settings, labels=len(version.outputs), preprocessing=version.preprocessing
+    )
 
 
 def _keep_own(

@@ -1,5 +1,6 @@
 """`iodeep site`: what a hospital's administrator does."""
 
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from federation.commands.arguments import Json
 from federation.commands.output import print_json, print_table
 from federation.commands.progress import bytes_moved
 from federation.config import read_site
+from federation.errors import ConfigError
 from federation.iodeep.weights import PART_BYTES
 
 SiteDocument = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's document.")]
@@ -20,7 +22,8 @@ def register(cli: typer.Typer) -> None:
     """Add the group ``site``."""
     group = typer.Typer(help="A hospital: its archives and its data.", no_args_is_help=True)
     group.command()(doctor)
-    group.callback()(lambda: None)  # a group, though it has one command
+    group.command()(census)
+    group.command("opt-out")(opt_out)
     cli.add_typer(group, name="site")
 
 
@@ -61,3 +64,46 @@ def doctor(
         )
     if any(finding.outcome == "fail" for finding in found):
         raise typer.Exit(1)
+
+
+def census(
+    document: SiteDocument,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="LINE", help="The line whose network the data shall suit."),
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, max=200, help="How many labelled series to fetch and read.")
+    ] = 8,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to draw the sample; in the work folder, else.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what a site has to train on: counts, labels, geometry, and what cannot be used and why.
+
+    Nothing leaves the site. Ends with 1 where it is not enough for a training.
+    """
+    from clients.census.command import run_census  # torch is slow to import
+
+    if not run_census(read_site(document), model, sample, picture, as_json=json):
+        raise typer.Exit(1)
+
+
+def opt_out(document: SiteDocument) -> None:
+    """Take patients out of every training from now on: Patient IDs on stdin, one a line.
+
+    The IDs are kept as keyed hashes, in the file that [policy.opt_out] names.
+    """
+    from clients.data.opt_outs import opt_out
+
+    table = read_site(document).policy.opt_out
+    if table is None:
+        raise ConfigError(
+            f"{document} names no list of opt-outs; expected [policy.opt_out] with file and key"
+        )
+    ids = [line.strip() for line in sys.stdin if line.strip()]
+    if not ids:
+        raise ConfigError("no Patient ID came on stdin; expected one a line")
+    added = opt_out(table, ids)
+    typer.echo(f"{added} of {len(ids)} patients are new in {table.file}")

@@ -5,11 +5,13 @@ from contextlib import ExitStack
 from clients.data import LabelledData, load_examples
 from federation.closing import Closing
 from federation.config import Site
-from federation.errors import ModelError
+from federation.errors import ModelError, RegistryError
+from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
 from federation.iodeep.signature import SigningKey
 from federation.pacs import Gateway, open_gateway
 from federation.registry import Registry
+from federation.releases import read_releases, released
 from federation.trust import Rule, TrustList
 
 
@@ -21,11 +23,26 @@ class Hospital(Closing):
         self._stack = ExitStack()
         models = self._open(site.archives.of_models)
         same = site.archives.of_models == site.archives.images
-        self._images = models if same else self._open(site.archives.images)
+        self.images = models if same else self._open(site.archives.images)
         key = SigningKey.read(site.key) if site.key else None
         self.registry = Registry(
             models, trust=_trust(site, key), signer=key, scratch=site.work / "scratch"
         )
+
+    def newest(self, line: Line) -> VersionManifest:
+        """The version of a line that is released at the site, else the latest of its newest branch.
+
+        Raises :class:`RegistryError` where there is none.
+        """
+        if read_releases(self.registry, line).documents:
+            return released(self.registry, line)
+        branches = self.registry.branches(line)
+        if not branches:
+            raise RegistryError(
+                f"no version of {line} is in {self.site.archives.of_models}; `iodeep model list` "
+                "shows what is"
+            )
+        return self.registry.latest(line, branches[-1].name)
 
     def labelled_data(self, version: VersionManifest) -> LabelledData:
         """The site's labelled studies for a version's line, as its network takes them.
@@ -37,17 +54,18 @@ class Hospital(Closing):
                 f"version {version.uid} does not say how volumes become its network's input"
             )
         return load_examples(
-            self._images,
+            self.images,
             self.site,
             version.line,
             version.preprocessing,
+            version.outputs,
             run=f"{version.line}/{version.branch}",
         )
 
     def release(self) -> None:
         """Let go of both archives until the next question, before work that takes long."""
         self.registry.release()
-        self._images.release()
+        self.images.release()
 
     def close(self) -> None:
         """Release the archives. Closing twice is harmless."""

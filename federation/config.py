@@ -311,34 +311,62 @@ class Archives(Value):
         return self.models or self.images
 
 
-class LabelSource(Value):
-    """Which objects hold labels, and which segment name means which output label."""
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
 
-    source: Literal["SEG"] = "SEG"
-    map: dict[str, PositiveInt]
+
+class LabelSource(Value):
+    """Which objects hold labels, and which segment name means which output label.
+
+    source: ``SEG`` or ``RTSTRUCT``, or both in order of preference
+    map:    what the site calls an output label, by its number: a segment's label, its coded
+            meaning, or a code as "SCT:10200004". A segment that has the network's own code, or
+            name, needs no entry
+    """
+
+    source: Annotated[
+        tuple[Literal["SEG", "RTSTRUCT"], ...], BeforeValidator(_several), Field(min_length=1)
+    ] = ("SEG", "RTSTRUCT")
+    map: dict[str, PositiveInt] = {}
 
 
 class Split(Value):
     """Train, validation and test, by patient.
 
-    A fraction assigns each patient by a keyed hash of the Patient ID, so that newcomers
-    never move the others; ``test`` may name the Patient IDs instead. ``key`` is a file that
-    stays at the site.
+    A fraction assigns each patient by a keyed hash of the Patient ID, so that newcomers never
+    move the others; ``validation`` and ``test`` may name the Patient IDs instead. ``key`` is a
+    file that stays at the site.
     """
 
-    validation: Fraction = 0.15
+    validation: Fraction | tuple[str, ...] = 0.15
     test: Fraction | tuple[str, ...] = 0.15
     key: Path
+
+
+class DataLimits(Value):
+    """``[data.NAME.limits]``: what is left out for its size.
+
+    studies:         look into no more than so many
+    least_instances: of an image series, as the archive counts them
+    most_instances:  of an image series
+    """
+
+    studies: PositiveInt | None = None
+    least_instances: PositiveInt = 1
+    most_instances: PositiveInt | None = None
 
 
 class DataTable(Value):
     """``[data.NAME]``: answers the needs of lines whose region is called NAME.
 
-    query: C-FIND keys that a study's image series must match
+    query:   C-FIND keys that a study's image series must match, of studies or of series
+    exclude: sets of such keys; a series that matches all keys of one of them is left out
     """
 
     query: dict[str, str] = {}
-    labels: LabelSource
+    exclude: tuple[dict[str, str], ...] = ()
+    labels: LabelSource = LabelSource()
+    limits: DataLimits = DataLimits()
     split: Split
 
 
@@ -375,11 +403,40 @@ class StoreTable(Value):
     bytes: Annotated[PositiveInt, BeforeValidator(_bytes)] | None = None
 
 
+class CacheTable(Value):
+    """``[policy.cache]``: decoded images in the work folder.
+
+    bytes: of all of them, such as "50 GB"; what was not used for longest goes first
+    days:  after so many without being used they go
+    """
+
+    bytes: Annotated[PositiveInt, BeforeValidator(_bytes)] | None = None
+    days: PositiveFloat | None = None
+
+
+class OptOuts(Value):
+    """``[policy.opt_out]``: patients who do not take part, whatever is asked for.
+
+    file: keyed hashes of Patient IDs, one a line; `iodeep site opt-out` adds to it
+    key:  a file with the secret that keys them; it stays at the site
+    """
+
+    file: Path
+    key: Path
+
+
 class PolicyTable(Value):
-    """``[policy]``: what the site allows. What no trust table covers is believed from nobody."""
+    """``[policy]``: what the site allows. What no trust table covers is believed from nobody.
+
+    min_studies:  usable ones, or there is no training
+    max_unusable: the fraction of studies that may be unusable; beyond it there is no training
+    """
 
     min_studies: PositiveInt = 1
+    max_unusable: Probability = 1.0
+    opt_out: OptOuts | None = None
     store: StoreTable = StoreTable()
+    cache: CacheTable = CacheTable()
     trust: tuple[TrustTable, ...] = ()
 
 
@@ -463,9 +520,15 @@ def read_site(path: Path) -> Site:
             "work": home / site.work,
             "key": site.key and home / site.key,
             "data": data,
-            "policy": site.policy.model_copy(update={"trust": trust}),
+            "policy": site.policy.model_copy(
+                update={"trust": trust, "opt_out": _opt_outs_beside(home, site.policy.opt_out)}
+            ),
         }
     )
+
+
+def _opt_outs_beside(home: Path, table: OptOuts | None) -> OptOuts | None:
+    return table and OptOuts(file=home / table.file, key=home / table.key)
 
 
 def _beside(home: Path, archives: Archives) -> Archives:

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,20 +23,24 @@ import rfc8785
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from clients.data.census import Examined, Headers, LabelledSeries, Studies
-from clients.data.labels import SegmentationHeader, SegmentName
+from clients.data.census import Examined, Headers, LabelledSeries, LabelObject, Studies
+from clients.data.labels import LabelHeader, Segment, Wanted
 from clients.data.quarantine import Quarantined, Reason, Unusable
-from federation.config import LabelSource
+from federation.config import CacheTable
 from federation.errors import DataError
 from federation.iodeep.architecture import Preprocessing
+from federation.sizes import size_text
 
 if TYPE_CHECKING:
     import torch
 
-_FORMAT = "1"  # raise it when decoding or preprocessing gives other voxels
-_HEADERS = "segmentations.json"
+_FORMAT = "2"  # raise it when decoding or preprocessing gives other voxels
+_HEADERS = "labels.json"
 _STUDIES = "studies.json"
 _ABANDONED_S = 3600.0
+_IN_USE_S = 3600.0  # an example that was opened since may be read again at any moment
+_DAY_S = 86400.0
+_UNLIMITED = CacheTable()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -56,29 +60,31 @@ class Example:
         return f"Example({self.key[:12]}, {tuple(self.image.shape)})"
 
 
-def example_key(series: LabelledSeries, labels: LabelSource, preprocessing: Preprocessing) -> str:
+def example_key(series: LabelledSeries, wanted: Wanted, preprocessing: Preprocessing) -> str:
     """SHA-256 over the objects an example is made of and what is made of them."""
     content: dict[str, Any] = {
         "format": _FORMAT,
-        "seg": series.seg_instance,
+        "labels": [one.instance for one in series.labels],
         "images": series.image_series,
         "instances": series.image_instances,
-        "labels": labels.model_dump(mode="json"),
+        "wanted": wanted.as_json,
         "preprocessing": preprocessing.model_dump(mode="json"),
     }
     return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 
 class ExampleCache:
-    """The folder of examples. Any number of processes may share it."""
+    """The folder of examples, within limits. Any number of processes may share it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: CacheTable = _UNLIMITED) -> None:
         self._folder = folder
+        self._limits = limits
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"the cache {folder} cannot be made: {error.strerror}") from error
         self._remove_abandoned()
+        self._remove_old()
 
     def verify(self, key: str) -> bool:
         """Whether the example is there, whole and undamaged; a damaged one is removed."""
@@ -89,6 +95,7 @@ class ExampleCache:
             with safe_open(path, framework="np") as file:
                 sums = [_checksum(file.get_tensor(name)) for name in ("image", "label")]
                 if file.metadata()["checksums"] == json.dumps(sums):
+                    path.touch()  # it is in use
                     return True
         except (SafetensorError, OSError, KeyError, TypeError):
             pass
@@ -101,7 +108,9 @@ class ExampleCache:
         Raises :class:`DataError` where the file is gone, as after the folder was deleted.
         """
         try:
-            with safe_open(self._example(key), framework="pt") as file:
+            path = self._example(key)
+            path.touch()
+            with safe_open(path, framework="pt") as file:
                 d, h, w = json.loads(file.metadata()["spacing_mm"])
                 return Example(
                     key=key,
@@ -115,7 +124,10 @@ class ExampleCache:
             ) from error
 
     def write(self, example: Example) -> None:
-        """Keep an example. Raises :class:`DataError` where the disk does not take it."""
+        """Keep an example; those used longest ago make room for it.
+
+        Raises :class:`DataError` where the limit, or the disk, does not take it.
+        """
         from safetensors.torch import save
 
         tensors = {"image": example.image, "label": example.label}
@@ -124,7 +136,9 @@ class ExampleCache:
             "checksums": json.dumps(sums),
             "spacing_mm": json.dumps(example.spacing_mm),
         }
-        self._replace(self._example(example.key), save(tensors, metadata))
+        content = save(tensors, metadata)
+        self._make_room(len(content))
+        self._replace(self._example(example.key), content)
         self._verdict(example.key).unlink(missing_ok=True)
 
     def verdict(self, key: str) -> Unusable | None:
@@ -143,7 +157,7 @@ class ExampleCache:
         self._replace(self._verdict(key), json.dumps(verdict).encode())
 
     def read_headers(self) -> Headers:
-        """The SEG headers remembered so far, by SOP Instance UID; none where damaged."""
+        """The remembered headers of label objects, by SOP Instance UID; none where damaged."""
         try:
             content = json.loads((self._folder / _HEADERS).read_bytes())
             if content["software"] == _software():
@@ -153,7 +167,7 @@ class ExampleCache:
         return {}
 
     def write_headers(self, headers: Headers) -> None:
-        """Replace the remembered SEG headers."""
+        """Replace the remembered headers."""
         entries = {
             uid: _as_json(header) if isinstance(header, Unusable) else asdict(header)
             for uid, header in headers.items()
@@ -197,6 +211,42 @@ class ExampleCache:
                 f"the cache {self._folder} cannot be written: {error.strerror}; free space there"
             ) from error
 
+    def _make_room(self, count: int) -> None:
+        limit = self._limits.bytes
+        if limit is None:
+            return
+        held = self._held()
+        total = sum(size for _, size, _ in held) + count
+        in_use = time.time() - _IN_USE_S
+        for used, size, path in held:
+            if total <= limit or used > in_use:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        if total > limit:
+            raise DataError(
+                f"the examples in use take {size_text(total)} in {self._folder}, and "
+                f"policy.cache.bytes allows {size_text(limit)}; allow more, or let limits.studies "
+                "be fewer"
+            )
+
+    def _remove_old(self) -> None:
+        if self._limits.days is None:
+            return
+        oldest = time.time() - self._limits.days * _DAY_S
+        for used, _, path in self._held():
+            if used < oldest:
+                path.unlink(missing_ok=True)
+
+    def _held(self) -> list[tuple[float, int, Path]]:
+        """When each example was last used, its bytes and path; used longest ago first."""
+        held = []
+        for path in self._folder.glob("*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                held.append((status.st_mtime, status.st_size, path))
+        return sorted(held)
+
     def _remove_abandoned(self) -> None:
         """Delete what a killed process left half-written, long enough ago to be nobody's."""
         oldest = time.time() - _ABANDONED_S
@@ -219,11 +269,30 @@ def _as_json(problem: Unusable) -> dict[str, str]:
     return {"reason": str(problem.reason), "detail": str(problem)}
 
 
-def _header_from_json(entry: Mapping[str, Any]) -> SegmentationHeader | Unusable:
+def _header_from_json(entry: Mapping[str, Any]) -> LabelHeader | Unusable:
     if "reason" in entry:
         return Unusable(Reason(entry["reason"]), str(entry["detail"]))
-    segments = tuple(SegmentName(**segment) for segment in entry["segments"])
-    return SegmentationHeader(series=tuple(entry["series"]), segments=segments)
+    return LabelHeader(
+        source=str(entry["source"]),
+        series=tuple(entry["series"]),
+        segments=tuple(_segment_from_json(segment) for segment in entry["segments"]),
+    )
+
+
+def _segment_from_json(segment: Mapping[str, Any]) -> Segment:
+    kind = segment["kind"]
+    return Segment(
+        **{
+            **segment,
+            "kind": None if kind is None else _pair(kind),
+            "modifiers": tuple(_pair(modifier) for modifier in segment["modifiers"]),
+        }
+    )
+
+
+def _pair(code: Sequence[Any]) -> tuple[str, str]:
+    value, scheme = code
+    return str(value), str(scheme)
 
 
 def _as_json_without_patients(examined: Examined) -> dict[str, Any]:
@@ -238,7 +307,12 @@ def _examined_from_json(found: Mapping[str, Any]) -> Examined:
     entries = tuple(
         Quarantined(**{**entry, "reason": Reason(entry["reason"])})
         if "reason" in entry
-        else LabelledSeries(**entry, patient_id="")
+        else _labelled_from_json(entry)
         for entry in found["entries"]
     )
     return Examined(counts=tuple(found["counts"]), entries=entries)
+
+
+def _labelled_from_json(entry: Mapping[str, Any]) -> LabelledSeries:
+    labels = tuple(LabelObject(**one) for one in entry["labels"])
+    return LabelledSeries(**{**entry, "labels": labels}, patient_id="")

@@ -1,24 +1,26 @@
-"""Which image series of an archive have labels: a SEG that refers to them.
+"""Which image series of an archive have labels: objects that refer to them.
 
-Hierarchical C-FIND (PS3.4 Section C.4.1) finds studies, series and SEG instances. What a SEG
-refers to is only in the SEG, so each is fetched once; its header is remembered after that.
+Hierarchical C-FIND (PS3.4 Section C.4.1) finds studies, series and label objects. What one refers
+to is only in the object, so each is fetched once; its header is remembered after that.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydicom import Dataset
 
-from clients.data.labels import SegmentationHeader, match_segments, read_header
+from clients.data import identities
+from clients.data.labels import LabelHeader, Wanted, read_header
 from clients.data.quarantine import Quarantined, Reason, Unusable
 from federation.config import DataTable
 from federation.errors import PacsError, PacsUnreachable
+from federation.pacs.attributes import text_of
 from federation.pacs.gateway import Gateway
 from federation.pacs.matching import matches_all
 
-Headers = MutableMapping[str, SegmentationHeader | Unusable]
+Headers = MutableMapping[str, LabelHeader | Unusable]
 
 # How much is in a study, where an archive says so (optional keys, PS3.4 Section C.6.2.1.2).
 _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
@@ -43,17 +45,25 @@ _STUDY_KEYS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelledSeries:
-    """An image series and the one SEG instance that labels it.
+class LabelObject:
+    """An instance that labels images, by its UIDs."""
 
-    The Patient ID decides the split and stays in memory.
+    series: str
+    instance: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledSeries:
+    """An image series and the objects that label it, together.
+
+    source: which kind of object they are. The Patient ID decides the split and stays in memory.
     """
 
     study: str
     image_series: str
     image_instances: int
-    seg_series: str
-    seg_instance: str
+    source: str
+    labels: tuple[LabelObject, ...]
     patient_id: str = field(repr=False)
 
 
@@ -80,194 +90,276 @@ class Census:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Segmentation:
-    """A SEG instance in a study, and what it says, or why it says nothing."""
+class _Found:
+    """A label object in a study, and what it says, or why it says nothing."""
 
-    series: str
-    instance: str
-    header: SegmentationHeader | Unusable
+    source: str
+    object: LabelObject
+    header: LabelHeader | Unusable
 
 
 def find_labelled_series(
     gateway: Gateway,
     table: DataTable,
+    wanted: Wanted,
     *,
     known: Headers | None = None,
     examined: Studies | None = None,
+    opted_out: Callable[[str], bool] | None = None,
     most: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Census:
-    """Match every image series that answers ``table.query`` with its SEG.
+    """Match every image series that answers ``table.query`` with what labels it.
 
-    known:    SEG headers by SOP Instance UID, filled as SEGs are fetched; keep it for next time
-    examined: what was found in each study, filled too. A study whose counts of series and
-              instances are still those is not asked about again, so keep it no longer than one
-              run: a SEG that replaces another goes unnoticed for as long
-    most:     look into no more studies than so many
+    known:     headers of label objects by SOP Instance UID, filled as these are fetched; keep it
+               for next time
+    examined:  what was found in each study, filled too. A study whose counts of series and
+               instances are still those is not asked about again, so keep it no longer than one
+               run: a SEG that replaces another goes unnoticed for as long
+    opted_out: whether a patient, by ID, does not take part; nothing of theirs is fetched
+    most:      look into no more studies than so many
+    progress:  called with the number of studies looked into, and of all
 
     A study with no image that answers the query, but other images, is no business of ours; one
-    that holds nothing but SEGs has lost its images and is quarantined. Raises
+    that holds nothing but labels has lost its images and is quarantined. Raises
     :class:`PacsUnreachable`, and :class:`PacsError` where the archive refuses a query.
     """
-    headers: Headers = {} if known is None else known
+    finder = _Finder(gateway, table, wanted, {} if known is None else known)
+    studies: Studies = {} if examined is None else examined
     labelled: list[LabelledSeries] = []
     quarantined: list[Quarantined] = []
-    studies: Studies = {} if examined is None else examined
-    study_keys = {key: value for key, value in table.query.items() if key in _STUDY_KEYS}
-    wanted = dict.fromkeys(("StudyInstanceUID", "PatientID", *_COUNTS), "")
-    for study in gateway.find("STUDY", {**wanted, **study_keys})[:most]:
-        for entry in _examine_anew(gateway, table, study, headers, studies):
+    keys = {key: value for key, value in table.query.items() if key in _STUDY_KEYS}
+    asked = dict.fromkeys(("StudyInstanceUID", "PatientID", identities.KEY, *_COUNTS), "")
+    asked |= {key: "" for exclude in table.exclude for key in exclude if key in _STUDY_KEYS}
+    rows = gateway.find("STUDY", {**asked, **keys})
+    patients = identities.Identities(rows)
+    rows = rows[:most]
+    for done, row in enumerate(rows, start=1):
+        patient = patients.of(row)
+        if opted_out is not None and any(map(opted_out, patients.all_of(patient))):
+            entries: tuple[Entry, ...] = (_of_nobody(row),)
+        else:
+            entries = _entries(finder, row, patient, studies)
+        for entry in entries:
             if isinstance(entry, LabelledSeries):
                 labelled.append(entry)
             else:
                 quarantined.append(entry)
-    labelled.sort(key=lambda series: (series.image_series, series.seg_instance))
+        if progress is not None:
+            progress(done, len(rows))
+    labelled.sort(key=lambda series: (series.image_series, series.labels[0].instance))
     quarantined.sort(key=lambda entry: (entry.study, entry.series))
     return Census(labelled=tuple(labelled), quarantined=tuple(quarantined))
 
 
-def _examine_anew(
-    gateway: Gateway, table: DataTable, study: Dataset, headers: Headers, studies: Studies
+def _of_nobody(row: Dataset) -> Quarantined:
+    """All that is said of a study of a patient who does not take part."""
+    return Quarantined(
+        study=str(row.StudyInstanceUID),
+        series="",
+        reason=Reason.OPTED_OUT,
+        detail="the patient does not take part",
+    )
+
+
+def _entries(
+    finder: "_Finder", row: Dataset, patient_id: str, studies: Studies
 ) -> tuple[Entry, ...]:
     """The study's entries, as they were unless something came or went."""
-    uid, patient_id = str(study.StudyInstanceUID), _patient_id(study)
-    counts = tuple(str(study.get(keyword) or "") for keyword in _COUNTS)
+    uid = str(row.StudyInstanceUID)
+    counts = tuple(str(row.get(keyword) or "") for keyword in _COUNTS)
     before = studies.get(uid)
     if before is not None and before.counts == counts and all(counts):
         return tuple(
             replace(entry, patient_id=patient_id) if isinstance(entry, LabelledSeries) else entry
             for entry in before.entries
         )
-    entries = tuple(_examine(gateway, table, study, headers))
+    entries = tuple(finder.examine(row, patient_id))
     reasons = {entry.reason for entry in entries if isinstance(entry, Quarantined)}
     if Reason.NOT_RETRIEVED not in reasons:
         studies[uid] = Examined(counts=counts, entries=entries)
     return entries
 
 
-def _patient_id(study: Dataset) -> str:
-    return str(study.get("PatientID") or "").strip()
+class _Finder:
+    """Looks into one study after another."""
 
+    def __init__(
+        self, gateway: Gateway, table: DataTable, wanted: Wanted, headers: Headers
+    ) -> None:
+        self._gateway = gateway
+        self._table = table
+        self._wanted = wanted
+        self._headers = headers
+        self._sources = table.labels.source
+        self._query = {key: value for key, value in table.query.items() if key not in _STUDY_KEYS}
 
-def _examine(
-    gateway: Gateway, table: DataTable, study: Dataset, headers: Headers
-) -> Iterator[LabelledSeries | Quarantined]:
-    uid = str(study.StudyInstanceUID)
-    query = {key: value for key, value in table.query.items() if key not in _STUDY_KEYS}
-    every = _find_series(gateway, uid, query)
-    segs = [series for series, row in every.items() if row.get("Modality") == "SEG"]
-    images = [
-        series for series, row in every.items() if series not in segs and matches_all(query, row)
-    ]
-    if not images and len(segs) < len(every):
-        return
-    segmentations = [
-        segmentation
-        for series in segs
-        for segmentation in _read_segmentations(gateway, uid, series, headers)
-    ]
-    for segmentation in segmentations:
-        if _has_lost_its_images(segmentation, every, table.labels.map):
-            yield Quarantined(
-                study=uid,
-                series=segmentation.series,
-                reason=Reason.IMAGES_ABSENT,
-                detail="a SEG that refers to no series of its study in the archive",
+    def examine(self, row: Dataset, patient_id: str) -> Iterator[Entry]:
+        """Every image series of a study that answers the query, or what is left of it."""
+        study = str(row.StudyInstanceUID)
+        every = self._find_series(study)
+        images = self._images(row, every)
+        if not images and any(one.get("Modality") not in self._sources for one in every.values()):
+            return
+        objects = [
+            found
+            for series, one in every.items()
+            if one.get("Modality") in self._sources
+            for found in self._read_objects(study, series, str(one.Modality))
+        ]
+        for found in objects:
+            if self._has_lost_its_images(found, every):
+                yield Quarantined(
+                    study=study,
+                    series=found.object.series,
+                    reason=Reason.IMAGES_ABSENT,
+                    detail=f"a {found.source} that refers to no series of its study in the archive",
+                )
+        for image in images:
+            try:
+                yield self._labelled(study, patient_id, image, every[image], objects)
+            except Unusable as problem:
+                yield Quarantined(
+                    study=study, series=image, reason=problem.reason, detail=str(problem)
+                )
+
+    def _labelled(
+        self,
+        study: str,
+        patient_id: str,
+        image: str,
+        series: Dataset,
+        objects: Sequence[_Found],
+    ) -> LabelledSeries:
+        if not patient_id:
+            raise Unusable(Reason.NO_PATIENT_ID, "a study without a Patient ID has no part")
+        count = self._count_instances(study, image, series)
+        limits = self._table.limits
+        if count < limits.least_instances or (
+            limits.most_instances is not None and count > limits.most_instances
+        ):
+            raise Unusable(Reason.INSTANCES_LIMIT, f"{count} instances, which limits leave out")
+        source, chosen = self._choose(image, objects)
+        return LabelledSeries(
+            study=study,
+            image_series=image,
+            image_instances=count,
+            source=source,
+            labels=chosen,
+            patient_id=patient_id,
+        )
+
+    def _images(self, row: Dataset, every: Mapping[str, Dataset]) -> list[str]:
+        """The series that answer the query and none of what is excluded."""
+        return [
+            series
+            for series, one in every.items()
+            if one.get("Modality") not in self._sources
+            and matches_all(self._query, one)
+            and not any(_is_excluded(keys, row, one) for keys in self._table.exclude)
+        ]
+
+    def _find_series(self, study: str) -> dict[str, Dataset]:
+        """Every series of a study, with the attributes that the query wants to match."""
+        wanted = ["SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances", *self._query]
+        wanted += [key for keys in self._table.exclude for key in keys if key not in _STUDY_KEYS]
+        keys = {**dict.fromkeys(wanted, ""), "StudyInstanceUID": study}
+        return {str(row.SeriesInstanceUID): row for row in self._gateway.find("SERIES", keys)}
+
+    def _find_instances(self, study: str, series: str) -> list[str]:
+        keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": ""}
+        return sorted(str(row.SOPInstanceUID) for row in self._gateway.find("IMAGE", keys))
+
+    def _count_instances(self, study: str, series: str, row: Dataset) -> int:
+        """As the archive counts them (an optional key, PS3.4 Section C.6.1.1.3), else by asking."""
+        count = row.get("NumberOfSeriesRelatedInstances")
+        return int(count) if count else len(self._find_instances(study, series))
+
+    # --- label objects --------------------------------------------------------------------
+
+    def _read_objects(self, study: str, series: str, source: str) -> Iterator[_Found]:
+        for instance in self._find_instances(study, series):
+            header = self._headers.get(instance)
+            if header is None:
+                header = self._fetch_header(study, series, instance)
+                if not (isinstance(header, Unusable) and header.reason is Reason.NOT_RETRIEVED):
+                    self._headers[instance] = header
+            yield _Found(
+                source=source,
+                object=LabelObject(series=series, instance=instance),
+                header=header,
             )
-    patient_id = _patient_id(study)
-    for image in images:
-        try:
-            if not patient_id:
-                raise Unusable(Reason.NO_PATIENT_ID, "a study without a Patient ID has no part")
-            segmentation = _choose(image, segmentations, table.labels.map)
-            yield LabelledSeries(
-                study=uid,
-                image_series=image,
-                image_instances=_count_instances(gateway, uid, image, every[image]),
-                seg_series=segmentation.series,
-                seg_instance=segmentation.instance,
-                patient_id=patient_id,
-            )
-        except Unusable as problem:
-            yield Quarantined(study=uid, series=image, reason=problem.reason, detail=str(problem))
+
+    def _fetch_header(self, study: str, series: str, instance: str) -> LabelHeader | Unusable:
+        """The header, or why there is none. Raises :class:`PacsUnreachable`."""
+        with tempfile.TemporaryDirectory(prefix="iodeep-labels-") as folder:
+            try:
+                (path,) = self._gateway.fetch(
+                    Path(folder), study=study, series=series, instance=instance
+                )
+                return read_header(path)
+            except Unusable as problem:
+                return problem
+            except PacsUnreachable:
+                raise
+            except (PacsError, ValueError):
+                return Unusable(
+                    Reason.NOT_RETRIEVED, "a label object that the archive did not give"
+                )
+
+    def _has_lost_its_images(self, found: _Found, every: Mapping[str, Dataset]) -> bool:
+        header = found.header
+        if isinstance(header, Unusable) or any(series in every for series in header.series):
+            return False
+        return self._wanted.is_met_by(header.segments)
+
+    def _choose(self, image: str, objects: Sequence[_Found]) -> tuple[str, tuple[LabelObject, ...]]:
+        """What labels ``image``, of the first source that does. Raises :class:`Unusable`.
+
+        One object that has all that is wanted, else several that share it.
+        """
+        problem: Unusable | None = None
+        for source in self._sources:
+            referring = [
+                (found, found.header)
+                for found in objects
+                if found.source == source
+                and isinstance(found.header, LabelHeader)
+                and image in found.header.series
+            ]
+            try:
+                if referring:
+                    return source, _sharing(referring, self._wanted)
+            except Unusable as why:
+                problem = problem or why
+        unreadable = [one.header for one in objects if isinstance(one.header, Unusable)]
+        if problem is None and unreadable:
+            problem = unreadable[0]
+        kinds = " or ".join(self._sources)
+        raise problem or Unusable(Reason.NO_LABELS, f"no {kinds} refers to the images")
 
 
-def _find_series(gateway: Gateway, study: str, query: Mapping[str, str]) -> dict[str, Dataset]:
-    """Every series of a study, with the attributes that ``query`` wants to match."""
-    wanted = dict.fromkeys(["SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances"], "")
-    rows = gateway.find("SERIES", {**wanted, **dict.fromkeys(query, ""), "StudyInstanceUID": study})
-    return {str(row.SeriesInstanceUID): row for row in rows}
+def _sharing(
+    referring: Sequence[tuple[_Found, LabelHeader]], wanted: Wanted
+) -> tuple[LabelObject, ...]:
+    whole = [found for found, header in referring if wanted.is_met_by(header.segments)]
+    if len(whole) == 1:
+        return (whole[0].object,)
+    if whole:
+        raise Unusable(Reason.SEVERAL_LABELS, f"{len(whole)} objects label the same images")
+    wanted.check([segment for _, header in referring for segment in header.segments])
+    parts = [(found, wanted.labels_in(header.segments)) for found, header in referring]
+    sharing = [(found, labels) for found, labels in parts if labels]
+    if sum(len(labels) for _, labels in sharing) > len(set().union(*(one for _, one in sharing))):
+        raise Unusable(
+            Reason.SEVERAL_LABELS, f"{len(sharing)} objects have the same labels between them"
+        )
+    return tuple(sorted((found.object for found, _ in sharing), key=lambda one: one.instance))
 
 
-def _find_instances(gateway: Gateway, study: str, series: str) -> list[str]:
-    keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": ""}
-    return sorted(str(row.SOPInstanceUID) for row in gateway.find("IMAGE", keys))
-
-
-def _count_instances(gateway: Gateway, study: str, series: str, row: Dataset) -> int:
-    """As the archive counts them (an optional key, PS3.4 Section C.6.1.1.3), else by asking."""
-    count = row.get("NumberOfSeriesRelatedInstances")
-    return int(count) if count else len(_find_instances(gateway, study, series))
-
-
-def _read_segmentations(
-    gateway: Gateway, study: str, series: str, headers: Headers
-) -> Iterator[_Segmentation]:
-    for instance in _find_instances(gateway, study, series):
-        header = headers.get(instance)
-        if header is None:
-            header = _fetch_header(gateway, study, series, instance)
-            if not (isinstance(header, Unusable) and header.reason is Reason.NOT_RETRIEVED):
-                headers[instance] = header
-        yield _Segmentation(series=series, instance=instance, header=header)
-
-
-def _fetch_header(
-    gateway: Gateway, study: str, series: str, instance: str
-) -> SegmentationHeader | Unusable:
-    with tempfile.TemporaryDirectory(prefix="iodeep-seg-") as folder:
-        try:
-            (path,) = gateway.fetch(Path(folder), study=study, series=series, instance=instance)
-            return read_header(path)
-        except Unusable as problem:
-            return problem
-        except PacsUnreachable:
-            raise
-        except (PacsError, ValueError):
-            return Unusable(Reason.NOT_RETRIEVED, "the archive did not give its SEG")
-
-
-def _has_lost_its_images(
-    segmentation: _Segmentation, every: Mapping[str, Dataset], wanted: Mapping[str, int]
-) -> bool:
-    """Whether a SEG with the wanted segments refers to nothing in its study."""
-    header = segmentation.header
-    if isinstance(header, Unusable) or any(series in every for series in header.series):
-        return False
-    return _names_segments(header, wanted)
-
-
-def _choose(
-    image: str, segmentations: Sequence[_Segmentation], wanted: Mapping[str, int]
-) -> _Segmentation:
-    """The one SEG that refers to ``image`` and has the wanted segments; raises Unusable."""
-    readable = [(s, s.header) for s in segmentations if isinstance(s.header, SegmentationHeader)]
-    referring = [(s, header) for s, header in readable if image in header.series]
-    usable = [s for s, header in referring if _names_segments(header, wanted)]
-    if len(usable) == 1:
-        return usable[0]
-    if usable:
-        raise Unusable(Reason.SEVERAL_SEGMENTATIONS, f"{len(usable)} SEGs label the same images")
-    for _, header in referring:
-        match_segments(header.segments, wanted)  # raises, saying which segment is missing
-    for segmentation in segmentations:
-        if isinstance(segmentation.header, Unusable):
-            raise segmentation.header
-    raise Unusable(Reason.NO_SEGMENTATION, "no SEG refers to the images")
-
-
-def _names_segments(header: SegmentationHeader, wanted: Mapping[str, int]) -> bool:
-    try:
-        match_segments(header.segments, wanted)
-    except Unusable:
-        return False
-    return True
+def _is_excluded(keys: Mapping[str, str], *rows: Dataset) -> bool:
+    """Whether every key is met; one that the archive does not say is not."""
+    said = {key: row for row in rows for key in keys if text_of(row, key)}
+    return len(said) == len(keys) and all(
+        matches_all({key: value}, said[key]) for key, value in keys.items()
+    )

@@ -1,6 +1,7 @@
 """A site's labelled data for one line: census, decoding, cache and split in one call."""
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from typing import overload
 
 from clients.data.cache import Example, ExampleCache, example_key
 from clients.data.census import Census, LabelledSeries, find_labelled_series
-from clients.data.labels import read_labels
-from clients.data.preprocessing import preprocess_image, preprocess_labels
+from clients.data.labels import Wanted, read_labels
+from clients.data.opt_outs import opted_out
+from clients.data.preprocessing import preprocess_image, preprocess_labels, spacing_after
 from clients.data.quarantine import (
     Quarantined,
     Reason,
@@ -24,6 +26,7 @@ from federation.config import DataTable, Site
 from federation.errors import DataError, PacsError, PacsUnreachable
 from federation.iodeep.architecture import Preprocessing
 from federation.iodeep.labels import Line
+from federation.iodeep.manifest import OutputLabel
 from federation.pacs.gateway import Gateway
 
 QUARANTINE = "quarantine.jsonl"
@@ -58,7 +61,11 @@ class Examples(Sequence[Example]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledData:
-    """What a site trains, validates and tests on, and how many studies it could not use.
+    """What a site trains, validates and tests on, and what it left out.
+
+    studies:     with an example
+    unusable:    without one, because of what they are; those of patients who opted out do not count
+    quarantined: series by reason, opted out ones among them
 
     No patient is in two parts; validation and test may be empty (see
     :func:`clients.data.split.part_of`).
@@ -68,6 +75,7 @@ class LabelledData:
     validation: Sequence[Example]
     test: Sequence[Example]
     studies: int
+    unusable: int
     quarantined: Mapping[Reason, int]
 
 
@@ -76,32 +84,36 @@ def load_examples(
     site: Site,
     line: Line,
     preprocessing: Preprocessing,
+    outputs: Sequence[OutputLabel] = (),
     *,
     run: str = "",
     progress: Progress | None = None,
 ) -> LabelledData:
     """The site's examples for ``line``, out of the archive or the cache in ``site.work``.
 
+    outputs:  the network's, each of which an example must have a segment of
     run:      names what the examples are for: within one run, studies are asked about again only
               where something came or went. Without a name, all of them are
     progress: called with the number of series done and their total
 
     Order depends on the objects' UIDs alone. Studies left out are counted by reason and listed
-    in ``work/quarantine.jsonl``. Raises :class:`DataError` with fewer usable studies than the
-    site's policy asks for or none to train on, :class:`~federation.errors.ConfigError` without
-    data for the line or a split key, and :class:`~federation.errors.PacsError`.
+    in ``work/quarantine.jsonl``. Raises :class:`DataError` with fewer usable studies, or more
+    unusable ones, than the site's policy allows, or none to train on;
+    :class:`~federation.errors.ConfigError` without data for the line or a split key, and
+    :class:`~federation.errors.PacsError`.
     """
-    table = _with_modality(site.data_for(line), line)
+    table = with_modality(site.data_for(line), line)
     split_key = read_split_key(table.split.key)
-    cache = ExampleCache(site.work / "cache")
-    census = _take_census(gateway, table, cache, run)
+    wanted = Wanted.of(outputs, table.labels.map)
+    cache = ExampleCache(site.work / "cache", site.policy.cache)
+    census = _take_census(gateway, site, table, wanted, cache, run)
     parts: dict[Part, list[str]] = {part: [] for part in Part}
     studies: set[str] = set()
     quarantined = list(census.quarantined)
     for done, series in enumerate(census.labelled, start=1):
-        key = example_key(series, table.labels, preprocessing)
+        key = example_key(series, wanted, preprocessing)
         try:
-            _ensure_cached(gateway, cache, key, series, table, preprocessing)
+            _ensure_cached(gateway, cache, key, series, wanted, preprocessing)
             parts[part_of(series.patient_id, table.split, split_key)].append(key)
             studies.add(series.study)
         except Unusable as problem:
@@ -121,26 +133,40 @@ def load_examples(
         validation=Examples(cache, parts[Part.VALIDATION]),
         test=Examples(cache, parts[Part.TEST]),
         studies=len(studies),
+        unusable=len(
+            {entry.study for entry in quarantined if entry.reason is not Reason.OPTED_OUT} - studies
+        ),
         quarantined=count_reasons(quarantined),
     )
     _refuse_too_few(data, site, line)
     return data
 
 
-def _with_modality(table: DataTable, line: Line) -> DataTable:
+def with_modality(table: DataTable, line: Line) -> DataTable:
     """The line's modality is asked for unless the site's query names another."""
     return table.model_copy(update={"query": {"Modality": line.modality, **table.query}})
 
 
-def _take_census(gateway: Gateway, table: DataTable, cache: ExampleCache, run: str) -> Census:
+def _take_census(
+    gateway: Gateway, site: Site, table: DataTable, wanted: Wanted, cache: ExampleCache, run: str
+) -> Census:
     headers = cache.read_headers()
     known = len(headers)
-    asked = hashlib.sha256(table.model_dump_json().encode()).hexdigest()  # it may name patients
+    content = f"{table.model_dump_json()}{json.dumps(wanted.as_json)}"  # it may name patients
+    asked = hashlib.sha256(content.encode()).hexdigest()
     named = f"{run} {asked}" if run else ""
     studies = cache.read_studies(named) if named else {}
     before = dict(studies)
     try:
-        return find_labelled_series(gateway, table, known=headers, examined=studies)
+        return find_labelled_series(
+            gateway,
+            table,
+            wanted,
+            known=headers,
+            examined=studies,
+            opted_out=opted_out(site.policy.opt_out),
+            most=table.limits.studies,
+        )
     finally:
         if len(headers) > known:
             cache.write_headers(headers)
@@ -153,7 +179,7 @@ def _ensure_cached(
     cache: ExampleCache,
     key: str,
     series: LabelledSeries,
-    table: DataTable,
+    wanted: Wanted,
     preprocessing: Preprocessing,
 ) -> None:
     """Build the example unless it is there; raises :class:`Unusable` where it cannot be."""
@@ -162,7 +188,7 @@ def _ensure_cached(
     if problem := cache.verdict(key):
         raise problem
     try:
-        cache.write(_build(gateway, key, series, table, preprocessing))
+        cache.write(_build(gateway, key, series, wanted, preprocessing))
     except Unusable as problem:
         if problem.reason is not Reason.NOT_RETRIEVED:
             cache.remember(key, problem)
@@ -173,32 +199,43 @@ def _build(
     gateway: Gateway,
     key: str,
     series: LabelledSeries,
-    table: DataTable,
+    wanted: Wanted,
     preprocessing: Preprocessing,
 ) -> Example:
     """Fetch, decode and preprocess one example."""
     with tempfile.TemporaryDirectory(prefix="iodeep-fetch-") as folder:
-        images, segs = Path(folder, "images"), Path(folder, "seg")
-        images.mkdir()
-        segs.mkdir()
         try:
-            paths = gateway.fetch(images, study=series.study, series=series.image_series)
-            (seg,) = gateway.fetch(
-                segs, study=series.study, series=series.seg_series, instance=series.seg_instance
-            )
+            images, objects = fetch_series(gateway, series, Path(folder))
         except PacsUnreachable:
             raise
         except (PacsError, ValueError) as error:
             raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
-        volume = read_volume(paths)
-        labels = read_labels(seg, volume, table.labels.map)
-    d, h, w = preprocessing.spacing_mm
+        volume = read_volume(images)
+        labels = read_labels(objects, volume, wanted)
     return Example(
         key=key,
         image=preprocess_image(volume, preprocessing),
         label=preprocess_labels(labels, volume, preprocessing),
-        spacing_mm=(d, h, w),
+        spacing_mm=spacing_after(volume, preprocessing),
     )
+
+
+def fetch_series(
+    gateway: Gateway, series: LabelledSeries, folder: Path
+) -> tuple[list[Path], list[Path]]:
+    """The files of a series, and of what labels it. Raises :class:`PacsError`."""
+    images, objects = folder / "images", folder / "labels"
+    images.mkdir()
+    objects.mkdir()
+    paths = gateway.fetch(images, study=series.study, series=series.image_series)
+    labels = [
+        path
+        for one in series.labels
+        for path in gateway.fetch(
+            objects, study=series.study, series=one.series, instance=one.instance
+        )
+    ]
+    return paths, labels
 
 
 def _refuse_too_few(data: LabelledData, site: Site, line: Line) -> None:
@@ -208,6 +245,12 @@ def _refuse_too_few(data: LabelledData, site: Site, line: Line) -> None:
         raise DataError(
             f"site {site.name} has {data.studies} usable studies for {line}, its policy asks for "
             f"{site.policy.min_studies}{left_out}"
+        )
+    every = data.studies + data.unusable
+    if every and data.unusable / every > site.policy.max_unusable:
+        raise DataError(
+            f"{data.unusable} of {every} studies of site {site.name} are unusable for {line}, its "
+            f"policy allows {site.policy.max_unusable:.1%} (max_unusable){left_out}"
         )
     if not data.train:
         raise DataError(

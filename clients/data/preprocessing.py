@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 
 def preprocess_image(volume: Volume, preprocessing: Preprocessing) -> "torch.Tensor":
-    """float32 (1, D, H, W) of ``preprocessing.size``: turned, resampled linearly, normalised.
+    """float32 (1, D, H, W): turned, resampled linearly, its values changed, cut to size.
 
-    Axes follow ``preprocessing.orientation``, so D is the first of its three. Padding is zero,
-    after normalisation.
+    Axes follow ``preprocessing.orientation``, so D is the first of its three, and the one across
+    slices. Padding is zero, after the values were changed.
     """
-    from monai.transforms.intensity.array import NormalizeIntensity
+    from monai.transforms.intensity.array import NormalizeIntensity, ScaleIntensityRange
 
     image = _to_grid(volume.voxels, volume, preprocessing, mode="bilinear")
     if preprocessing.intensity == "zscore":
         image = NormalizeIntensity(nonzero=True)(image)
+    elif preprocessing.window is not None:
+        lowest, highest = preprocessing.window
+        image = ScaleIntensityRange(lowest, highest, 0.0, 1.0, clip=True)(image)
     return _to_size(image, preprocessing).float().contiguous()
 
 
@@ -36,6 +39,31 @@ def preprocess_labels(
     return _to_size(resampled, preprocessing).round().to(torch.uint8).contiguous()
 
 
+def part_cut_off(labels: NDArray[np.uint8], volume: Volume, preprocessing: Preprocessing) -> float:
+    """Which part of the labelled voxels does not fit into the network's size, 0 to 1."""
+    turned = _to_grid(labels.astype(np.float32), volume, preprocessing, mode="nearest")
+    whole = int((turned != 0).sum())
+    kept = int((_to_size(turned, preprocessing) != 0).sum())
+    return 1 - kept / whole if whole else 0.0
+
+
+def spacing_after(volume: Volume, preprocessing: Preprocessing) -> tuple[float, float, float]:
+    """Between slices, rows and columns of what :func:`preprocess_image` gives, mm."""
+    if not preprocessing.takes_slices:
+        d, h, w = preprocessing.spacing_mm
+        return d, h, w
+    rows, columns = preprocessing.spacing_mm
+    return _across(volume, preprocessing), rows, columns
+
+
+def _across(volume: Volume, preprocessing: Preprocessing) -> float:
+    """Between slices once they are turned, which 2D resampling leaves as it is."""
+    if volume.is_projection:
+        return volume.spacing_mm[0]
+    axis = "RLAPSI".index(preprocessing.orientation[0]) // 2  # of RAS
+    return float(volume.spacing_mm[int(np.abs(volume.affine[axis, :3]).argmax())])
+
+
 def _to_grid(
     array: NDArray[np.float32], volume: Volume, preprocessing: Preprocessing, *, mode: str
 ) -> Any:  # MONAI's MetaTensor, whose module is not typed
@@ -46,13 +74,20 @@ def _to_grid(
     tensor: Any = MetaTensor(
         torch.from_numpy(np.ascontiguousarray(array))[None], affine=torch.from_numpy(volume.affine)
     )
-    turned = Orientation(axcodes=preprocessing.orientation, labels=None)(tensor)
-    return Spacing(pixdim=preprocessing.spacing_mm, mode=mode, padding_mode="border")(turned)
+    if not volume.is_projection:
+        tensor = Orientation(axcodes=preprocessing.orientation, labels=None)(tensor)
+    spacing_mm = spacing_after(volume, preprocessing)
+    return Spacing(pixdim=spacing_mm, mode=mode, padding_mode="border")(tensor)
 
 
 def _to_size(tensor: Any, preprocessing: Preprocessing) -> "torch.Tensor":
-    from monai.transforms.croppad.array import ResizeWithPadOrCrop
+    """To the network's size; a volume or slice of which patches are taken, to at least that."""
+    from monai.transforms.croppad.array import ResizeWithPadOrCrop, SpatialPad
 
-    sized: Any = ResizeWithPadOrCrop(spatial_size=preprocessing.size)(tensor)
+    size = preprocessing.size
+    if preprocessing.takes_slices:
+        size = (tensor.shape[1], *size)
+    change: Any = SpatialPad if preprocessing.fit == "patches" else ResizeWithPadOrCrop
+    sized: Any = change(spatial_size=size)(tensor)
     plain: torch.Tensor = sized.as_tensor()
     return plain

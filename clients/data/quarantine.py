@@ -14,18 +14,25 @@ from federation.errors import DataError
 class Reason(StrEnum):
     """A code that may leave the site, with a count and nothing else."""
 
+    OPTED_OUT = "opted-out"
     NO_PATIENT_ID = "no-patient-id"
-    NO_SEGMENTATION = "no-segmentation"
-    SEVERAL_SEGMENTATIONS = "several-segmentations"
+    INSTANCES_LIMIT = "instances-limit"
+    NO_LABELS = "no-labels"
+    SEVERAL_LABELS = "several-labels"
+    PREDICTION = "prediction"
     IMAGES_ABSENT = "images-absent"
     NOT_RETRIEVED = "not-retrieved"
     IMAGE_UNSUPPORTED = "image-unsupported"
     IMAGE_UNDECODABLE = "image-undecodable"
+    SLICE_MISSING = "slice-missing"
+    SLICES_REPEATED = "slices-repeated"
     SLICES_IRREGULAR = "slices-irregular"
-    SEGMENTATION_UNDECODABLE = "segmentation-undecodable"
+    LABELS_UNDECODABLE = "labels-undecodable"
+    LABELS_UNSUPPORTED = "labels-unsupported"
     SEGMENT_MISSING = "segment-missing"
     SEGMENTS_OVERLAP = "segments-overlap"
     LABELS_OFF_GRID = "labels-off-grid"
+    LABELS_EMPTY = "labels-empty"
 
 
 class Unusable(DataError):

@@ -27,8 +27,8 @@ def part_of(patient_id: str, split: Split, key: bytes) -> Part:
     HMAC-SHA256 of the Patient ID (RFC 2104), read as a number in [0, 1), is validation below
     ``split.validation`` and test from ``1 - split.test`` on. So a patient's part never changes
     when others arrive or leave, all studies of a patient share it, and changing one fraction
-    does not move patients between the other two parts. Patient IDs that ``split.test`` names
-    are test whatever the number; ``validation`` is then a fraction of the others.
+    does not move patients between the other two parts. Patient IDs that ``split.test`` or
+    ``split.validation`` names are that whatever the number; a fraction beside is one of the others.
 
     Since each patient is drawn alone, a part of a small site can be larger or smaller than
     its fraction, or empty: of 16 patients at 0.15, no validation patient at all in 7 of 100
@@ -36,11 +36,12 @@ def part_of(patient_id: str, split: Split, key: bytes) -> Part:
     next arrival, and a test patient must never have been trained on. Such a site trains and
     reports no validation metric; a larger fraction, or more patients, gives it one.
     """
-    if isinstance(split.test, tuple) and patient_id in split.test:
-        return Part.TEST
+    for part, share in ((Part.TEST, split.test), (Part.VALIDATION, split.validation)):
+        if isinstance(share, tuple) and patient_id in share:
+            return part
     digest = hmac.new(key, patient_id.encode(), sha256).digest()
     number = int.from_bytes(digest[:6], "big") / 2**48
-    if number < split.validation:
+    if not isinstance(split.validation, tuple) and number < split.validation:
         return Part.VALIDATION
     if not isinstance(split.test, tuple) and number >= 1 - split.test:
         return Part.TEST

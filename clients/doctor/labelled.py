@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clients.data.census import Census, Examined, LabelledSeries, find_labelled_series
-from clients.data.labels import SegmentationHeader, read_labels
+from clients.data.dataset import fetch_series
+from clients.data.labels import LabelHeader, Wanted, read_labels
+from clients.data.opt_outs import opted_out
 from clients.data.quarantine import Reason, Unusable, count_reasons
 from clients.data.split import Part, part_of, read_split_key
 from clients.data.volumes import read_volume
 from clients.doctor.finding import Finding, Subject
-from federation.config import DataTable, Site
+from federation.config import DataTable, PolicyTable, Site
 from federation.errors import ConfigError, PacsError
 from federation.pacs import Gateway
 
@@ -24,11 +26,12 @@ _NAMES_SHOWN = 8
 
 _ADVICE = {
     Reason.NO_PATIENT_ID: "give these studies a Patient ID: without it they have no part",
-    Reason.NO_SEGMENTATION: "store a DICOM SEG that refers to the images, in the same study",
-    Reason.SEVERAL_SEGMENTATIONS: "leave one SEG of these segments in each study",
+    Reason.NO_LABELS: "store a SEG or RTSTRUCT that refers to the images, in the same study",
+    Reason.SEVERAL_LABELS: "leave one SEG of these segments in each study",
+    Reason.PREDICTION: "have somebody accept or correct what the network proposed",
     Reason.IMAGES_ABSENT: "store the images that the SEGs refer to",
     Reason.NOT_RETRIEVED: "have the archive allow C-GET (or WADO-RS) of SEGs to us, or C-MOVE",
-    Reason.SEGMENTATION_UNDECODABLE: "store BINARY or LABELMAP SEGs",
+    Reason.LABELS_UNDECODABLE: "look at one of these SEGs with another program: it may be damaged",
     Reason.SEGMENT_MISSING: "name in labels.map what the segments are called there",
 }
 
@@ -38,25 +41,33 @@ def examine_data(site: Site, gateway: Gateway) -> Iterator[Finding]:
     if not site.data:
         yield _DATA.warned("studies", "no table [data.NAME]", "name what the site can train on")
     for name, table in site.data.items():
-        yield from _Table(name, table, site.policy.min_studies, gateway).examine()
+        yield from _Table(name, table, site.policy, gateway).examine()
 
 
 class _Table:
     """A table ``[data.NAME]`` of a site, and the archive that shall answer it."""
 
-    def __init__(self, name: str, table: DataTable, least: int, gateway: Gateway) -> None:
+    def __init__(self, name: str, table: DataTable, policy: PolicyTable, gateway: Gateway) -> None:
         self._name = f"[data.{name}]"
         self._table = table
-        self._least = least
+        self._wanted = Wanted.of(names=table.labels.map)
+        self._policy = policy
+        self._least = policy.min_studies
         self._gateway = gateway
 
     def examine(self) -> Iterator[Finding]:
-        headers: dict[str, SegmentationHeader | Unusable] = {}
+        headers: dict[str, LabelHeader | Unusable] = {}
         studies: dict[str, Examined] = {}
         most = max(LOOKED_INTO, self._least)
         try:
             census = find_labelled_series(
-                self._gateway, self._table, known=headers, examined=studies, most=most
+                self._gateway,
+                self._table,
+                self._wanted,
+                known=headers,
+                examined=studies,
+                opted_out=opted_out(self._policy.opt_out),
+                most=most,
             )
         except PacsError as error:
             advice = "have it allow C-FIND, and C-GET of SEGs, to us"
@@ -121,18 +132,11 @@ class _Table:
 
     def _example(self, series: LabelledSeries) -> Finding:
         """One of them, fetched and read as for training."""
-        study = series.study
         with tempfile.TemporaryDirectory(prefix="iodeep-doctor-") as folder:
-            images, segs = Path(folder, "images"), Path(folder, "seg")
-            images.mkdir()
-            segs.mkdir()
             try:
-                paths = self._gateway.fetch(images, study=study, series=series.image_series)
-                (seg,) = self._gateway.fetch(
-                    segs, study=study, series=series.seg_series, instance=series.seg_instance
-                )
-                volume = read_volume(paths)
-                read_labels(seg, volume, self._table.labels.map)
+                images, objects = fetch_series(self._gateway, series, Path(folder))
+                volume = read_volume(images)
+                read_labels(objects, volume, self._wanted)
             except (PacsError, ConfigError) as error:
                 return _DATA.failed(
                     "example",
@@ -150,9 +154,9 @@ class _Table:
         return _DATA.passed("example", f"{self._name}: one fetched and read, {size} voxels")
 
 
-def _names(headers: Mapping[str, SegmentationHeader | Unusable]) -> list[str]:
+def _names(headers: Mapping[str, LabelHeader | Unusable]) -> list[str]:
     """What segments are called, the most frequent first."""
-    read = [header for header in headers.values() if isinstance(header, SegmentationHeader)]
+    read = [header for header in headers.values() if isinstance(header, LabelHeader)]
     names = [segment.label or segment.meaning for header in read for segment in header.segments]
     return [name for name, _ in Counter(names).most_common()]
 

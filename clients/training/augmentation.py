@@ -24,17 +24,18 @@ class RandomChanges:
     outside is 0.
     """
 
-    def __init__(self, settings: Augmentation, *, seed: int) -> None:
-        self._transform = Compose(_transforms(settings))
+    def __init__(self, settings: Augmentation, *, seed: int, dims: int = 3) -> None:
+        """``dims`` is 2 for slices."""
+        self._transform = Compose(_transforms(settings, dims))
         self._transform.set_random_state(seed)
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Image ``float32 (1, D, H, W)`` and label ``uint8 (1, D, H, W)``, changed copies."""
+        """Image float32 and label uint8, both (1, D, H, W) or (1, H, W): changed copies."""
         changed = self._transform({"image": image, "label": label})
         return _plain(changed["image"], image), _plain(changed["label"], label)
 
 
-def _transforms(settings: Augmentation) -> list[Transform]:
+def _transforms(settings: Augmentation, dims: int) -> list[Transform]:
     both, probability = ("image", "label"), settings.probability
     transforms: list[Transform] = []
     if settings.rotate_degrees or settings.scale or settings.translate:
@@ -42,9 +43,9 @@ def _transforms(settings: Augmentation) -> list[Transform]:
             RandAffined(
                 both,
                 prob=probability,
-                rotate_range=[math.radians(settings.rotate_degrees)] * 3,
-                scale_range=[settings.scale] * 3,
-                translate_range=[settings.translate] * 3,
+                rotate_range=[math.radians(settings.rotate_degrees)] * (3 if dims == 3 else 1),
+                scale_range=[settings.scale] * dims,
+                translate_range=[settings.translate] * dims,
                 mode=["bilinear", "nearest"],
                 padding_mode="zeros",
             )

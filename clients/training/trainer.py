@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +12,20 @@ from clients.training.augmentation import RandomChanges
 from clients.training.losses import build_loss
 from clients.training.metrics import Evaluation, dice_per_label, summarise
 from clients.training.normalisation import estimate_statistics, freeze_statistics
+from clients.training.pieces import Example, Piece, Pieces, cut_out
 from clients.training.reproducible import reproducible
 from clients.training.schedule import learning_rates, steps_per_round
 from federation.config import Optimizer, TrainingTable
 from federation.errors import DataError, ModelError
+from federation.iodeep.architecture import Preprocessing
 
-
-class Example(Protocol):
-    """A preprocessed case. image: float32 (1, D, H, W); label: uint8 (1, D, H, W)."""
-
-    @property
-    def image(self) -> Tensor: ...
-
-    @property
-    def label(self) -> Tensor: ...
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
-    """What one round of training was: distinct examples, optimiser steps, and the mean loss
-    over the examples of all steps, as they were met."""
+    """What one round of training was: distinct examples (slices, where the network takes those),
+    optimiser steps, and the mean loss over the examples of all steps, as they were met."""
 
     examples: int
     steps: int
@@ -44,6 +37,7 @@ class Trainer:
 
     labels: how many labels there are beside background; the network gives out one more
             score a voxel
+    preprocessing: how the network takes examples; each as it is, without one
     device: CUDA when there is one, unless named
 
     The same weights, examples and seed give the same weights again, bit for bit, on the same
@@ -56,6 +50,7 @@ class Trainer:
         settings: TrainingTable,
         *,
         labels: int,
+        preprocessing: Preprocessing | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -65,6 +60,7 @@ class Trainer:
         )
         self.settings = settings
         self.labels = labels
+        self._pieces = Pieces(preprocessing)
         self._loss = build_loss(settings.loss)
 
     def fit(
@@ -85,17 +81,19 @@ class Trainer:
         differ within a batch, and :class:`ModelError` when the loss is not finite.
         """
         _require(examples)
-        steps = steps_per_round(self.settings, len(examples))
-        rates = learning_rates(self.settings, len(examples), round=round, rounds=rounds)
+        pieces = self._pieces.of(examples)
+        steps = steps_per_round(self.settings, len(pieces))
+        rates = learning_rates(self.settings, len(pieces), round=round, rounds=rounds)
         with reproducible(seed=seed, threads=self.settings.threads, device=self.device):
             optimizer = _build_optimizer(self.network, self.settings.optimizer)
             order = torch.Generator().manual_seed(seed)
-            changes = RandomChanges(self.settings.augmentation, seed=seed)
+            changes = RandomChanges(self.settings.augmentation, seed=seed, dims=self._pieces.dims)
+            cut = self._pieces.cutter(seed=seed)
             self.network.train()
             if self.settings.normalisation == "frozen":
                 freeze_statistics(self.network)
             total, seen = 0.0, 0
-            batches = self._batches(examples, order, changes)
+            batches = self._batches(examples, pieces, order, cut, changes)
             for step, rate in enumerate(rates, start=1):
                 image, label = next(batches)
                 loss = self._step(optimizer, rate, image, label)
@@ -103,7 +101,7 @@ class Trainer:
                 seen += len(image)
                 if on_step:
                     on_step(step, loss)
-        return FitResult(examples=len(examples), steps=steps, loss=total / seen)
+        return FitResult(examples=len(pieces), steps=steps, loss=total / seen)
 
     def estimate_statistics(self, examples: Sequence[Example]) -> None:
         """Give batch normalisation the statistics of ``examples`` under the weights as they are.
@@ -113,11 +111,15 @@ class Trainer:
         _require(examples)
         size = self.settings.batch_size
         with reproducible(threads=self.settings.threads, device=self.device):
+            cut = self._pieces.cutter(seed=0)  # the same patches for the same examples
+            pieces = self._pieces.of(examples)
             estimate_statistics(
                 self.network,
                 (
-                    torch.stack([one.image for one in examples[n : n + size]]).to(self.device)
-                    for n in range(0, len(examples), size)
+                    torch.stack(
+                        [cut(*cut_out(examples, one))[0] for one in pieces[n : n + size]]
+                    ).to(self.device)
+                    for n in range(0, len(pieces), size)
                 ),
             )
 
@@ -143,18 +145,24 @@ class Trainer:
             return self._scores(image).argmax(dim=1).to(torch.uint8)
 
     def _batches(
-        self, examples: Sequence[Example], order: torch.Generator, changes: RandomChanges
+        self,
+        examples: Sequence[Example],
+        pieces: Sequence[Piece],
+        order: torch.Generator,
+        cut: Change,
+        changes: Change,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Epoch after epoch, each shuffled anew and changed: (B, 1, D, H, W) on the device."""
+        """Epoch after epoch, each shuffled anew, cut and changed: (B, 1, D, H, W), or (B, 1, H, W)
+        of slices, on the device."""
         size = self.settings.batch_size
         while True:
-            shuffled = torch.randperm(len(examples), generator=order).tolist()
+            shuffled = torch.randperm(len(pieces), generator=order).tolist()
             for first in range(0, len(shuffled), size):
-                chosen = [examples[index] for index in shuffled[first : first + size]]
-                if len({example.image.shape for example in chosen}) > 1:
+                chosen = [cut_out(examples, pieces[n]) for n in shuffled[first : first + size]]
+                taken = [cut(image, self._checked(label)) for image, label in chosen]
+                if len({image.shape for image, _ in taken}) > 1:
                     raise DataError("examples of one batch differ in size; preprocess them to one")
-                changed = [changes(one.image, self._checked(one.label)) for one in chosen]
-                images, labels = zip(*changed, strict=True)
+                images, labels = zip(*(changes(*one) for one in taken), strict=True)
                 yield torch.stack(images).to(self.device), torch.stack(labels).to(self.device)
 
     def _step(
@@ -179,7 +187,7 @@ class Trainer:
         training = self.network.training
         self.network.eval()
         with torch.inference_mode():
-            scores: Tensor = self.network(image[None].to(self.device)).cpu()
+            scores = self._pieces.scores(self.network, image.to(self.device))
         self.network.train(training)
         return scores
 

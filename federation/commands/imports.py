@@ -1,6 +1,7 @@
 """`iodeep import`: labelled images and models from elsewhere into an archive, as DICOM."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from rich.progress import track
 
 from federation.commands.arguments import Json, NewBranch, Pacs
 from federation.commands.output import print_json, print_table
-from federation.commands.progress import open_archive
+from federation.commands.progress import open_archive, steps_done
 from federation.config import Labels
 from federation.errors import ConfigError
 from federation.iodeep.labels import Line
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
     from federation.samples import Case, Quarantined, Stored
 
 
+_PROBLEMS_SHOWN = 20
+
+
 def register(cli: typer.Typer) -> None:
     """Add the group ``import``."""
     group = typer.Typer(
         name="import", help="Store what comes from elsewhere in an archive.", no_args_is_help=True
     )
     group.command("msd")(import_msd)
+    group.command("folder")(import_folder)
     group.command("original")(import_original)
     cli.add_typer(group)
 
@@ -69,6 +74,54 @@ def import_msd(
         print_json(_as_json(stored, quarantined))
     else:
         typer.echo(_as_text(stored, quarantined))
+    if not stored:
+        raise typer.Exit(1)
+
+
+def import_folder(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder of DICOM files, at any depth.")
+    ],
+    pacs: Pacs,
+    as_json: Json = False,
+) -> None:
+    """Store every DICOM instance below a folder, as it is: images, SEGs, RT Structure Sets.
+
+    Ends with 1 where nothing was stored.
+    """
+    from federation.samples.tree import files_below, import_tree
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; expected one with DICOM files below it")
+    paths = files_below(folder)
+    with open_gateway(pacs) as gateway, steps_done("Storing") as progress:
+        outcomes = []
+        for outcome in import_tree(paths, gateway):
+            outcomes.append(outcome)
+            progress(len(outcomes), len(paths))
+    stored = [one for one in outcomes if not one.problem]
+    passed_over = [one for one in outcomes if one.problem]
+    modalities = Counter(one.modality for one in stored)
+    if as_json:
+        print_json(
+            {
+                "instances": len(stored),
+                "studies": len({one.study for one in stored}),
+                "modalities": dict(modalities.most_common()),
+                "passed_over": [
+                    {"file": str(one.path.relative_to(folder)), "problem": one.problem}
+                    for one in passed_over
+                ],
+            }
+        )
+    else:
+        kinds = ", ".join(f"{count} {modality}" for modality, count in modalities.most_common())
+        studies = len({one.study for one in stored})
+        typer.echo(f"stored {len(stored)} instances of {studies} studies: {kinds or 'nothing'}")
+        if passed_over:
+            typer.echo(f"passed over {len(passed_over)} files")
+        for one in passed_over[:_PROBLEMS_SHOWN]:
+            typer.echo(f"  {one.path.relative_to(folder)}: {one.problem}")
     if not stored:
         raise typer.Exit(1)
 

@@ -1,10 +1,19 @@
 """What a command moves to and from an archive, shown on stderr where that is a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from federation.pacs import Gateway, Moved, open_gateway
 
@@ -23,6 +32,23 @@ def bytes_moved(doing: str) -> Iterator[Moved]:
     task = progress.add_task(doing, total=None)
     with progress:
         yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def steps_done(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Tell the value how many steps are done, and of how many; shown while the context lasts."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(doing, total=None)
+    with progress:
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager

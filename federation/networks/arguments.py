@@ -19,9 +19,9 @@ Classes = Annotated[int, Field(ge=2, le=256)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Blocks = Annotated[int, Field(ge=1, le=8)]
 Kernel = Literal[1, 3, 5, 7]
-KernelPerAxis = tuple[Kernel, Kernel, Kernel]
+KernelPerAxis = tuple[Kernel, Kernel] | tuple[Kernel, Kernel, Kernel]
 Stride = Literal[1, 2, 3, 4]
-StridePerAxis = tuple[Stride, Stride, Stride]
+StridePerAxis = tuple[Stride, Stride] | tuple[Stride, Stride, Stride]
 Levels = Field(min_length=2, max_length=MAX_LEVELS)
 ThreeLevels = Field(min_length=3, max_length=MAX_LEVELS)
 Activation = Literal["PRELU", "RELU", "LEAKYRELU", "ELU", "GELU", "SWISH", "MISH"]
@@ -34,11 +34,22 @@ class NetworkArguments(Value):
 
 
 class VolumeArguments(NetworkArguments):
-    """What MONAI's networks here have in common: volumes in, one score a class and voxel out."""
+    """What MONAI's networks here have in common: volumes, or slices with two ``spatial_dims``, in;
+    one score a class and voxel out.
+    """
 
-    spatial_dims: Literal[3] = 3
+    spatial_dims: Literal[2, 3] = 3
     in_channels: Annotated[int, Field(ge=1, le=64)] = 1
     out_channels: Classes
+
+    def _check_axes(self, *sizes: int | tuple[int, ...]) -> None:
+        """Whether what is given per axis is given for all of them."""
+        for size in sizes:
+            if isinstance(size, tuple) and len(size) != self.spatial_dims:
+                raise ValueError(
+                    f"{len(size)} numbers for the {self.spatial_dims} axes of spatial_dims = "
+                    f"{self.spatial_dims}"
+                )
 
 
 class AffineOption(Value):
@@ -85,6 +96,7 @@ class UNetArguments(VolumeArguments):
                 f"{len(self.channels)} channels need {len(self.channels) - 1} strides, "
                 f"seen {len(self.strides)}"
             )
+        self._check_axes(*self.strides, self.kernel_size, self.up_kernel_size)
         return self
 
 
@@ -138,6 +150,7 @@ class DynUNetArguments(VolumeArguments):
                 f"{levels} filters need {levels} kernel sizes and strides and {levels - 1} "
                 f"upsample kernel sizes, seen {lengths[0]}, {lengths[1]} and {lengths[2] - 1}"
             )
+        self._check_axes(*self.kernel_size, *self.strides, *self.upsample_kernel_size)
         return self
 
 

@@ -68,18 +68,24 @@ def named_as(architecture: Architecture, tensors: Mapping[str, Tensor]) -> dict[
     return renamed
 
 
-def check_volume(architecture: Architecture, size: tuple[int, int, int]) -> None:
-    """Check that a network takes volumes of ``size`` voxels per axis, in a batch of one.
+def check_volume(architecture: Architecture, size: tuple[int, ...]) -> None:
+    """Check that a network takes volumes, or slices, of ``size`` voxels per axis, one at a time.
 
-    Nothing is computed or allocated. Raises :class:`ModelError` when the network is refused,
-    when the strides do not divide the size so that the output would be another, and when the
-    layers would give out more than ``MAX_ACTIVATIONS`` values.
+    Nothing is computed or allocated. Raises :class:`ModelError` when the network is refused, when
+    it takes slices and the size is a volume's or the other way round, when the strides do not
+    divide the size so that the output would be another, and when the layers would give out more
+    than ``MAX_ACTIVATIONS`` values.
     """
     arguments = read_arguments(architecture)
     if not isinstance(arguments, VolumeArguments):
         raise ModelError(
             f"network {architecture.network} takes no volumes, which a federation trains on; "
-            "choose one of MONAI's with spatial_dims = 3"
+            "choose one of MONAI's with spatial_dims = 3, or 2 for slices"
+        )
+    if arguments.spatial_dims != len(size):
+        raise ModelError(
+            f"network {architecture.network} has spatial_dims = {arguments.spatial_dims}, and the "
+            f"preprocessing's size has {len(size)} axes; make them the same"
         )
     network = _outline(architecture, arguments)
     activations = 0

@@ -9,11 +9,19 @@ contexts, fewer than there are pairs of the two; so it proposes the SOP classes 
 with every transfer syntax apart, or, where they are many or unknown, every one of them once.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Self
 
-from pydicom.uid import UID, ExplicitVRLittleEndian, RawDataStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    RawDataStorage,
+    RTStructureSetStorage,
+)
 from pynetdicom import StoragePresentationContexts, build_context, build_role
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
@@ -54,8 +62,19 @@ OWN = frozenset(
     for sop_class in (RawDataStorage, KeyObjectSelectionDocumentStorage)
 )
 """SOP classes and transfer syntax of IODeep's own objects."""
-OWN_MODALITIES = frozenset({"OT", "KO"})
-"""Of series of IODeep's own objects, and of some others."""
+KIND_OF_MODALITY: Mapping[str, str] = {
+    modality: str(sop_class)
+    for modality, sop_class in {
+        "OT": RawDataStorage,
+        "KO": KeyObjectSelectionDocumentStorage,
+        "CT": CTImageStorage,
+        "MR": MRImageStorage,
+        "PT": PositronEmissionTomographyImageStorage,
+        "SEG": SegmentationStorage,
+        "RTSTRUCT": RTStructureSetStorage,
+    }.items()
+}
+"""The SOP class that most series of a modality are of; the first two, IODeep's own."""
 _OWN_CLASSES = frozenset(sop_class for sop_class, _ in OWN)
 MAX_SENT = MAX_CONTEXTS // 2
 """Kinds of instances that one proposal can send; the other contexts are for receiving."""

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.uid import RawDataStorage
 
 from federation.closing import Closing
 from federation.errors import PacsError, PacsRefused, PacsUnreachable, StorageError
@@ -14,7 +13,7 @@ from federation.pacs.address import DimseAddress
 from federation.pacs.attributes import UIDS, is_uid
 from federation.pacs.dimse.arrivals import Arrivals
 from federation.pacs.dimse.channel import Channel, NotOffered, Wanted, check_arrivals
-from federation.pacs.dimse.contexts import MAX_SENT, OWN_MODALITIES
+from federation.pacs.dimse.contexts import KIND_OF_MODALITY, MAX_SENT
 from federation.pacs.dimse.listener import Listener, Reports
 from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits, Throttle
@@ -67,7 +66,40 @@ class DimseGateway(Closing):
         self, folder: Path, *, study: str, series: str, instance: str | None = None
     ) -> list[Path]:
         check_uids(study, series, *([] if instance is None else [instance]))
-        wanted = self._listed(study, series, instance)
+        keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+        uids = (instance,) if instance is not None else self._instances(keys)
+        wanted = Wanted(study=study, series=series, instances=uids, sop_class=self._kind(keys))
+        try:
+            return self._fetch(wanted, folder)
+        except PacsUnreachable:
+            raise
+        except PacsError as error:
+            if instance is None or self.find("IMAGE", {**keys, "SOPInstanceUID": instance}):
+                raise
+            raise PacsError(f"instance {instance} is not in {self.address}") from error
+
+    def _instances(self, series: Mapping[str, str]) -> tuple[str, ...]:
+        """What is there of a series, in its order."""
+        found = self.find("IMAGE", {**series, "SOPInstanceUID": "", "InstanceNumber": ""})
+        if not found:
+            raise PacsError(f"series {series['SeriesInstanceUID']} is not in {self.address}")
+        uids = tuple(str(one[UIDS["IMAGE"]].value) for one in sorted(found, key=_number))
+        if not all(map(is_uid, uids)):
+            raise PacsError(
+                f"{self.address} lists instances of series {series['SeriesInstanceUID']} by no UID"
+            )
+        return uids
+
+    def _kind(self, series: Mapping[str, str]) -> str:
+        """The SOP class that a series' instances should be of, by its modality.
+
+        To say the class itself, some archives open the files, however large. Where it is another,
+        retrieving them fails at first, and they are asked about.
+        """
+        found = self.find("SERIES", {**series, "Modality": ""})
+        return KIND_OF_MODALITY.get(str(found[0].get("Modality")), "") if found else ""
+
+    def _fetch(self, wanted: Wanted, folder: Path) -> list[Path]:
         arrived: list[Arrivals] = []
         try:
             if self._gets:
@@ -81,42 +113,16 @@ class DimseGateway(Closing):
             came = {uid: path for arrivals in arrived for uid, path in arrivals.paths.items()}
             if missing := set(wanted.instances) - came.keys():
                 raise PacsError(
-                    f"{len(missing)} of {len(wanted.instances)} instances of series {series} did "
-                    f"not come from {self.address}, which lists them: {min(missing)} among them"
+                    f"{len(missing)} of {len(wanted.instances)} instances of series "
+                    f"{wanted.series} did not come from {self.address}, which lists them: "
+                    f"{min(missing)} among them"
                 )
-            check_asked_for(came, study=study, series=series, source=self.address)
+            check_asked_for(came, study=wanted.study, series=wanted.series, source=self.address)
         except BaseException:
             for arrivals in arrived:
                 arrivals.discard()
             raise
         return [came[uid] for uid in wanted.instances]
-
-    def _listed(self, study: str, series: str, instance: str | None) -> Wanted:
-        """What is there of what is wanted."""
-        keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-        asked = {**keys, "SOPInstanceUID": instance or "", "InstanceNumber": ""}
-        found = sorted(self.find("IMAGE", asked), key=_number)
-        if not found:
-            what = f"series {series}" if instance is None else f"instance {instance}"
-            raise PacsError(f"{what} is not in {self.address}")
-        uids = tuple(str(one[UIDS["IMAGE"]].value) for one in found)
-        if not all(map(is_uid, uids)):
-            raise PacsError(f"{self.address} lists instances of series {series} by no UID")
-        return Wanted(
-            study=study, series=series, instances=uids, sop_class=self._sop_class(keys, uids[0])
-        )
-
-    def _sop_class(self, series: Mapping[str, str], first: str) -> str:
-        """That of a series' first instance, which stands for the others; "" where it is not said.
-
-        To say it some archives open the file, however large. So a series that may be of ours, by
-        its modality, is taken for one; where it is not, retrieving it will tell.
-        """
-        found = self.find("SERIES", {**series, "Modality": ""})
-        if found and str(found[0].get("Modality")) in OWN_MODALITIES:
-            return str(RawDataStorage)
-        images = self.find("IMAGE", {**series, "SOPInstanceUID": first, "SOPClassUID": ""})
-        return str(images[0].get("SOPClassUID") or "") if images else ""
 
     def _get(self, wanted: Wanted, folder: Path, arrived: list[Arrivals]) -> None:
         """Retrieve over our own associations, each adding to ``arrived``.

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from clients.data.labels import Wanted
 from federation.config import Archives, DataTable, LabelSource, Site, Split
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from federation.samples.case import Case, LabelledImage
@@ -18,6 +19,7 @@ from federation.samples.importer import write_case
 from federation.samples.phantom import phantom_cases
 
 SEGMENTS = {"inner structure": 1, "outer structure": 2}
+WANTED = Wanted.of(names=SEGMENTS)
 
 
 @dataclass(frozen=True, kw_only=True)

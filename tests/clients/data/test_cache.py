@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from clients.data.cache import Example, ExampleCache, example_key
-from clients.data.census import LabelledSeries
-from clients.data.labels import SegmentationHeader, SegmentName
+from clients.data.census import LabelledSeries, LabelObject
+from clients.data.labels import LabelHeader, Segment, Wanted
 from clients.data.quarantine import Reason, Unusable
-from federation.config import LabelSource
 from federation.errors import DataError
 from federation.iodeep.architecture import Preprocessing
 
@@ -20,11 +19,12 @@ SERIES = LabelledSeries(
     study="1.1",
     image_series="1.2",
     image_instances=30,
-    seg_series="1.3",
-    seg_instance="1.4",
+    source="SEG",
+    labels=(LabelObject(series="1.3", instance="1.4"),),
     patient_id="P1",
 )
-LABELS = LabelSource(map={"inner structure": 1})
+OTHER = (LabelObject(series="1.3", instance="1.5"),)
+LABELS = Wanted.of(names={"inner structure": 1})
 PREPROCESSING = Preprocessing(spacing_mm=(1, 1, 1), size=(4, 5, 6))
 
 
@@ -62,10 +62,10 @@ def test_changing_an_example_in_place_leaves_the_file_alone(tmp_path: Path) -> N
 def test_everything_that_decides_the_voxels_is_in_the_key() -> None:
     keys = [
         example_key(SERIES, LABELS, PREPROCESSING),
-        example_key(replace(SERIES, seg_instance="1.5"), LABELS, PREPROCESSING),
+        example_key(replace(SERIES, labels=OTHER), LABELS, PREPROCESSING),
         example_key(replace(SERIES, image_series="1.5"), LABELS, PREPROCESSING),
         example_key(replace(SERIES, image_instances=31), LABELS, PREPROCESSING),
-        example_key(SERIES, LabelSource(map={"inner structure": 2}), PREPROCESSING),
+        example_key(SERIES, Wanted.of(names={"inner structure": 2}), PREPROCESSING),
         example_key(SERIES, LABELS, PREPROCESSING.model_copy(update={"intensity": "none"})),
     ]
 
@@ -125,8 +125,8 @@ def test_a_damaged_verdict_is_none(tmp_path: Path, content: bytes) -> None:
 
 
 def test_headers_come_back_as_they_were(tmp_path: Path) -> None:
-    header = SegmentationHeader(
-        series=("1.2",), segments=(SegmentName(number=1, label="a", meaning="b"),)
+    header = LabelHeader(
+        source="SEG", series=("1.2",), segments=(Segment(number=1, label="a", meaning="b"),)
     )
     cache = ExampleCache(tmp_path)
 

@@ -7,10 +7,10 @@ from pydicom import Dataset
 
 from clients.data.census import Census, find_labelled_series
 from clients.data.quarantine import Reason
-from federation.config import DataTable
+from federation.config import DataLimits, DataTable
 from federation.pacs import Gateway
 from federation.samples.phantom import phantom_cases
-from tests.clients.data.conftest import WrittenCase, edit, table, write
+from tests.clients.data.conftest import SEGMENTS, WANTED, WrittenCase, edit, table, write
 
 
 @pytest.fixture
@@ -20,6 +20,14 @@ def data(tmp_path: Path) -> DataTable:
 
 def reasons(census: Census) -> list[Reason]:
     return [entry.reason for entry in census.quarantined]
+
+
+def instances(census: Census) -> list[list[str]]:
+    return [[label.instance for label in found.labels] for found in census.labelled]
+
+
+def dcmread_uid(path: Path) -> str:
+    return str(pydicom.dcmread(path).SOPInstanceUID)
 
 
 def set_all(paths: list[Path], **attributes: object) -> None:
@@ -32,21 +40,23 @@ def test_a_labelled_series_is_found_with_its_seg(
 ) -> None:
     gateway.store([*written.series, written.seg])
 
-    census = find_labelled_series(gateway, data)
+    census = find_labelled_series(gateway, data, WANTED)
 
     (found,) = census.labelled
     image, seg = pydicom.dcmread(written.series[0]), pydicom.dcmread(written.seg)
     assert found.study == image.StudyInstanceUID
     assert found.image_series == image.SeriesInstanceUID
     assert found.image_instances == len(written.series)
-    assert (found.seg_series, found.seg_instance) == (seg.SeriesInstanceUID, seg.SOPInstanceUID)
+    assert found.source == "SEG"
+    (label,) = found.labels
+    assert (label.series, label.instance) == (seg.SeriesInstanceUID, seg.SOPInstanceUID)
     assert found.patient_id == written.case.patient_id
     assert written.case.patient_id not in repr(census)
     assert census.quarantined == ()
 
 
 def test_an_empty_archive_has_nothing(gateway: Gateway, data: DataTable) -> None:
-    assert find_labelled_series(gateway, data) == Census(labelled=(), quarantined=())
+    assert find_labelled_series(gateway, data, WANTED) == Census(labelled=(), quarantined=())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +73,7 @@ def test_what_the_query_leaves_out_is_no_business_of_ours(
 ) -> None:
     gateway.store([*written.series, written.seg])
 
-    census = find_labelled_series(gateway, table(tmp_path / "split.key", **query))
+    census = find_labelled_series(gateway, table(tmp_path / "split.key", **query), WANTED)
 
     assert census == Census(labelled=(), quarantined=())
 
@@ -73,7 +83,7 @@ def test_a_query_without_modality_takes_no_seg_for_an_image(
 ) -> None:
     gateway.store([*written.series, written.seg])
 
-    census = find_labelled_series(gateway, table(tmp_path / "split.key"))
+    census = find_labelled_series(gateway, table(tmp_path / "split.key"), WANTED)
 
     assert len(census.labelled) == 1
     assert census.quarantined == ()
@@ -84,7 +94,7 @@ def test_an_image_without_seg_is_quarantined(
 ) -> None:
     gateway.store(written.series)
 
-    assert reasons(find_labelled_series(gateway, data)) == [Reason.NO_SEGMENTATION]
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.NO_LABELS]
 
 
 def test_a_seg_without_images_is_quarantined(
@@ -92,7 +102,7 @@ def test_a_seg_without_images_is_quarantined(
 ) -> None:
     gateway.store([written.seg])
 
-    assert reasons(find_labelled_series(gateway, data)) == [Reason.IMAGES_ABSENT]
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.IMAGES_ABSENT]
 
 
 def test_a_seg_of_other_structures_without_images_is_no_business_of_ours(
@@ -101,7 +111,7 @@ def test_a_seg_of_other_structures_without_images_is_no_business_of_ours(
     edit(written.seg, lambda ds: [setattr(s, "SegmentLabel", "x") for s in ds.SegmentSequence])
     gateway.store([written.seg])
 
-    assert reasons(find_labelled_series(gateway, data)) == []
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == []
 
 
 def test_a_seg_with_other_names_is_quarantined(
@@ -110,19 +120,19 @@ def test_a_seg_with_other_names_is_quarantined(
     edit(written.seg, lambda ds: setattr(ds.SegmentSequence[1], "SegmentLabel", "something"))
     gateway.store([*written.series, written.seg])
 
-    census = find_labelled_series(gateway, data)
+    census = find_labelled_series(gateway, data, WANTED)
 
     assert reasons(census) == [Reason.SEGMENT_MISSING]
     assert "outer structure" in census.quarantined[0].detail
 
 
-def test_a_fractional_seg_is_quarantined(
+def test_a_seg_that_cannot_be_read_is_quarantined(
     gateway: Gateway, data: DataTable, written: WrittenCase
 ) -> None:
-    edit(written.seg, lambda ds: setattr(ds, "SegmentationType", "FRACTIONAL"))
+    edit(written.seg, lambda ds: setattr(ds, "SegmentationType", "CURVED"))
     gateway.store([*written.series, written.seg])
 
-    assert reasons(find_labelled_series(gateway, data)) == [Reason.SEGMENTATION_UNDECODABLE]
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.LABELS_UNDECODABLE]
 
 
 def test_a_study_without_patient_id_is_quarantined(
@@ -131,17 +141,19 @@ def test_a_study_without_patient_id_is_quarantined(
     set_all([*written.series, written.seg], PatientID="")
     gateway.store([*written.series, written.seg])
 
-    assert reasons(find_labelled_series(gateway, data)) == [Reason.NO_PATIENT_ID]
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.NO_PATIENT_ID]
 
 
-def another_seg(written: WrittenCase, change: Callable[[Dataset], object] | None = None) -> Path:
-    path = written.seg.with_name("another.dcm")
+def another_seg(
+    written: WrittenCase, change: Callable[[Dataset], object] | None = None, suffix: str = ".1"
+) -> Path:
+    path = written.seg.with_name(f"another{suffix}.dcm")
     path.write_bytes(written.seg.read_bytes())
 
     def rename(dataset: Dataset) -> None:
-        dataset.SOPInstanceUID += ".1"
+        dataset.SOPInstanceUID += suffix
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.SeriesInstanceUID += ".1"
+        dataset.SeriesInstanceUID += suffix
         if change is not None:
             change(dataset)
 
@@ -154,7 +166,7 @@ def test_two_segs_of_the_same_structures_are_ambiguous(
 ) -> None:
     gateway.store([*written.series, written.seg, another_seg(written)])
 
-    assert reasons(find_labelled_series(gateway, data)) == [Reason.SEVERAL_SEGMENTATIONS]
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.SEVERAL_LABELS]
 
 
 def test_a_seg_of_other_structures_beside_ours_does_not_disturb(
@@ -166,12 +178,127 @@ def test_a_seg_of_other_structures_beside_ours_does_not_disturb(
 
     gateway.store([*written.series, written.seg, another_seg(written, rename_segments)])
 
-    census = find_labelled_series(gateway, data)
+    census = find_labelled_series(gateway, data, WANTED)
 
-    assert [found.seg_instance for found in census.labelled] == [
-        pydicom.dcmread(written.seg).SOPInstanceUID
-    ]
+    assert instances(census) == [[pydicom.dcmread(written.seg).SOPInstanceUID]]
     assert census.quarantined == ()
+
+
+def only(*labels: str) -> Callable[[Dataset], None]:
+    """Calls all other segments something else."""
+
+    def change(dataset: Dataset) -> None:
+        for segment in dataset.SegmentSequence:
+            if segment.SegmentLabel not in labels:
+                segment.SegmentLabel = "something else"
+
+    return change
+
+
+def test_segs_of_one_structure_each_label_together(
+    gateway: Gateway, data: DataTable, written: WrittenCase
+) -> None:
+    inner, outer = SEGMENTS
+    other = another_seg(written, only(outer))
+    edit(written.seg, only(inner))
+    gateway.store([*written.series, written.seg, other])
+
+    census = find_labelled_series(gateway, data, WANTED)
+
+    assert instances(census) == [sorted(dcmread_uid(path) for path in (written.seg, other))]
+
+
+def test_segs_that_share_a_structure_are_ambiguous(
+    gateway: Gateway, data: DataTable, written: WrittenCase
+) -> None:
+    inner, outer = SEGMENTS
+    third = another_seg(written, only(inner))
+    fourth = another_seg(written, only(outer), suffix=".2")
+    edit(written.seg, only(inner))
+    gateway.store([*written.series, written.seg, third, fourth])
+
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.SEVERAL_LABELS]
+
+
+def proposed(dataset: Dataset) -> None:
+    """As a version of ours writes it."""
+    for segment in dataset.SegmentSequence:
+        segment.SegmentAlgorithmType = "AUTOMATIC"
+        segment.SegmentAlgorithmName = "IODEEP.MR.12738006.0.unet"
+
+
+def test_what_a_network_of_ours_proposed_is_no_label_until_it_is_accepted(
+    gateway: Gateway, data: DataTable, written: WrittenCase
+) -> None:
+    edit(written.seg, proposed)
+    gateway.store([*written.series, written.seg])
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.PREDICTION]
+
+    def accept(dataset: Dataset) -> None:
+        proposed(dataset)
+        for segment in dataset.SegmentSequence:
+            segment.SegmentAlgorithmType = "SEMIAUTOMATIC"
+
+    accepted = another_seg(written, accept)
+    gateway.store([accepted])
+    assert instances(find_labelled_series(gateway, data, WANTED)) == [[dcmread_uid(accepted)]]
+
+
+def test_a_prediction_beside_a_label_does_not_disturb(
+    gateway: Gateway, data: DataTable, written: WrittenCase
+) -> None:
+    gateway.store([*written.series, written.seg, another_seg(written, proposed)])
+
+    assert instances(find_labelled_series(gateway, data, WANTED)) == [[dcmread_uid(written.seg)]]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "is_left"),
+    [
+        ({"SeriesDescription": "phantom*"}, False),
+        ({"SeriesDescription": "other*"}, True),
+        ({"PatientID": "*"}, False),
+        ({"PatientID": "*", "SeriesDescription": "other*"}, True),
+        ({"ProtocolName": "*"}, True),  # which is not there
+    ],
+)
+def test_what_is_excluded_is_no_business_of_ours(
+    gateway: Gateway,
+    data: DataTable,
+    written: WrittenCase,
+    exclude: dict[str, str],
+    *,
+    is_left: bool,
+) -> None:
+    set_all(written.series, SeriesDescription="phantom 1")
+    gateway.store([*written.series, written.seg])
+
+    census = find_labelled_series(gateway, data.model_copy(update={"exclude": (exclude,)}), WANTED)
+
+    assert (len(census.labelled), census.quarantined) == (int(is_left), ())
+
+
+@pytest.mark.parametrize("limits", [{"least_instances": 40}, {"most_instances": 20}])
+def test_series_beyond_the_limits_are_left_out(
+    gateway: Gateway, data: DataTable, written: WrittenCase, limits: dict[str, int]
+) -> None:
+    gateway.store([*written.series, written.seg])
+    limited = data.model_copy(update={"limits": DataLimits(**limits)})
+
+    assert reasons(find_labelled_series(gateway, limited, WANTED)) == [Reason.INSTANCES_LIMIT]
+
+
+def test_nothing_is_asked_about_who_opted_out(
+    gateway: Gateway, data: DataTable, written: WrittenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.store([*written.series, written.seg])
+    monkeypatch.setattr(type(gateway), "fetch", None)
+
+    census = find_labelled_series(
+        gateway, data, WANTED, opted_out=lambda patient: patient == written.case.patient_id
+    )
+
+    assert reasons(census) == [Reason.OPTED_OUT]
 
 
 def test_remembered_headers_spare_the_fetch(
@@ -179,11 +306,11 @@ def test_remembered_headers_spare_the_fetch(
 ) -> None:
     gateway.store([*written.series, written.seg])
     known: dict[str, object] = {}
-    first = find_labelled_series(gateway, data, known=known)  # type: ignore[arg-type]
+    first = find_labelled_series(gateway, data, WANTED, known=known)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(gateway), "fetch", None)
 
-    assert find_labelled_series(gateway, data, known=known) == first  # type: ignore[arg-type]
+    assert find_labelled_series(gateway, data, WANTED, known=known) == first  # type: ignore[arg-type]
 
 
 def test_many_studies_come_in_an_order_of_their_own(
@@ -193,7 +320,7 @@ def test_many_studies_come_in_an_order_of_their_own(
     for case in reversed(cases):
         gateway.store([*case.series, case.seg])
 
-    found = find_labelled_series(gateway, data).labelled
+    found = find_labelled_series(gateway, data, WANTED).labelled
 
     assert len(found) == 3
     assert [series.image_series for series in found] == sorted(s.image_series for s in found)

@@ -199,10 +199,10 @@ def test_studies_left_out_are_counted_and_listed_without_patients(
     data = load_examples(gateway, site, LINE, AS_STORED)
 
     assert data.studies == 3
-    assert data.quarantined == {Reason.NO_SEGMENTATION: 1, Reason.SLICES_IRREGULAR: 1}
+    assert data.quarantined == {Reason.NO_LABELS: 1, Reason.SLICE_MISSING: 1}
     text = (site.work / "quarantine.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
-    assert {line["reason"] for line in lines} == {"no-segmentation", "slices-irregular"}
+    assert {line["reason"] for line in lines} == {"no-labels", "slice-missing"}
     assert {line["study"] for line in lines} == {
         str(pydicom.dcmread(case.series[0]).StudyInstanceUID) for case in (gapped, written)
     }
@@ -217,7 +217,7 @@ def test_too_few_studies_say_how_many_and_why(
     gateway.store(written.series)
     site = site.model_copy(update={"policy": PolicyTable(min_studies=3)})
 
-    with pytest.raises(DataError, match=r"2 usable studies .* asks for 3.* 1 no-segmentation"):
+    with pytest.raises(DataError, match=r"2 usable studies .* asks for 3.* 1 no-labels"):
         load_examples(gateway, site, LINE, AS_STORED)
 
 

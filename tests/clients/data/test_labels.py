@@ -9,19 +9,24 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from clients.data.labels import SegmentName, match_segments, read_header, read_labels
+from clients.data.labels import Segment, Wanted, read_header, read_labels
 from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import read_volume
+from federation.iodeep.manifest import OutputLabel
 from federation.samples.phantom import phantom_cases
-from tests.clients.data.conftest import SEGMENTS, WrittenCase, edit, write
+from tests.clients.data.conftest import SEGMENTS, WANTED, WrittenCase, edit, write
 from tests.peers import shared_data
+
+
+def named(names: dict[str, int]) -> Wanted:
+    return Wanted.of(names=names)
 
 
 @pytest.mark.parametrize("site", list("ABCD"))
 def test_labels_are_those_of_the_phantom(site: str, tmp_path: Path) -> None:
     case = write(phantom_cases(site, 1, 0)[0], tmp_path)
 
-    labels = read_labels(case.seg, read_volume(case.series), SEGMENTS)
+    labels = read_labels([case.seg], read_volume(case.series), WANTED)
 
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, case.expected_labels)
@@ -41,7 +46,7 @@ def test_other_makers_labels_equal_theirs_voxel_for_voxel(
     home = shared_data(f"interop/{folder}")
     volume = read_volume([p for p in home.glob("*.dcm") if not p.name.startswith("seg")])
 
-    labels = read_labels(home / seg, volume, {"liver": 1})
+    labels = read_labels([home / seg], volume, named({"liver": 1}))
 
     # Both sets of files run along x, y and z in the same directions, slices upwards.
     assert np.array_equal(labels, _read_nrrd(home / expected))
@@ -53,8 +58,8 @@ def test_one_bit_rle_fails_cleanly() -> None:
     volume = read_volume(sorted(home.glob("0*.dcm")))
 
     with pytest.raises(Unusable) as refused:
-        read_labels(home / "seg_liver_rle.dcm", volume, {"liver": 1})
-    assert refused.value.reason is Reason.SEGMENTATION_UNDECODABLE
+        read_labels([home / "seg_liver_rle.dcm"], volume, named({"liver": 1}))
+    assert refused.value.reason is Reason.LABELS_UNDECODABLE
 
 
 def test_the_order_of_frames_does_not_matter(written: WrittenCase) -> None:
@@ -66,7 +71,7 @@ def test_the_order_of_frames_does_not_matter(written: WrittenCase) -> None:
 
     edit(written.seg, reverse)
 
-    labels = read_labels(written.seg, read_volume(written.series), SEGMENTS)
+    labels = read_labels([written.seg], read_volume(written.series), WANTED)
     assert np.array_equal(labels, written.expected_labels)
 
 
@@ -86,7 +91,7 @@ def test_a_seg_cut_in_another_plane_lands_on_the_same_voxels(
     path = tmp_path / "turned.dcm"
     _segmentation(images, turned, kind).save_as(path)
 
-    labels = read_labels(path, read_volume(written.series), SEGMENTS)
+    labels = read_labels([path], read_volume(written.series), WANTED)
 
     assert np.array_equal(labels, written.expected_labels)
 
@@ -101,15 +106,55 @@ def test_overlapping_segments_are_refused_unless_they_mean_the_same(
     volume = read_volume(written.series)
 
     with pytest.raises(Unusable) as refused:
-        read_labels(path, volume, SEGMENTS)
-    merged = read_labels(path, volume, {"inner structure": 1, "outer structure": 1})
+        read_labels([path], volume, WANTED)
+    merged = read_labels([path], volume, named({"inner structure": 1, "outer structure": 1}))
 
     assert refused.value.reason is Reason.SEGMENTS_OVERLAP
     assert np.array_equal(merged, inner)
 
 
+def test_half_of_a_fraction_counts(written: WrittenCase, tmp_path: Path) -> None:
+    """Written by highdicom: 0.49 and 0.51 of two structures."""
+    images = [pydicom.dcmread(path) for path in written.series]
+    labels = np.asarray(written.expected_labels)
+    parts = np.stack([np.where(labels == 1, 0.51, 0.49), (labels == 2) * 1.0], axis=-1)
+    path = tmp_path / "fractional.dcm"
+    _segmentation(images, parts.astype(np.float32), "FRACTIONAL").save_as(path)
+
+    assert np.array_equal(read_labels([path], read_volume(written.series), WANTED), labels)
+
+
+def test_several_objects_draw_on_one_grid(written: WrittenCase, tmp_path: Path) -> None:
+    paths = []
+    for name in SEGMENTS:
+        path = tmp_path / f"{name}.dcm"
+        path.write_bytes(written.seg.read_bytes())
+
+        def rename_others(dataset: Dataset, own: str = name) -> None:
+            for segment in dataset.SegmentSequence:
+                if segment.SegmentLabel != own:
+                    segment.SegmentLabel = "something else"
+
+        edit(path, rename_others)
+        paths.append(path)
+    volume = read_volume(written.series)
+
+    assert np.array_equal(read_labels(paths, volume, WANTED), written.expected_labels)
+    with pytest.raises(Unusable) as refused:
+        read_labels(paths[:1], volume, WANTED)
+    assert refused.value.reason is Reason.SEGMENT_MISSING
+
+
+def test_labels_that_mark_nothing_are_refused(written: WrittenCase) -> None:
+    edit(written.seg, lambda ds: setattr(ds, "PixelData", bytes(len(ds.PixelData))))
+
+    with pytest.raises(Unusable) as refused:
+        read_labels([written.seg], read_volume(written.series), WANTED)
+    assert refused.value.reason is Reason.LABELS_EMPTY
+
+
 def test_only_wanted_segments_are_drawn(written: WrittenCase) -> None:
-    labels = read_labels(written.seg, read_volume(written.series), {"outer structure": 1})
+    labels = read_labels([written.seg], read_volume(written.series), named({"outer structure": 1}))
 
     assert np.array_equal(labels, np.asarray(written.expected_labels) == 2)
 
@@ -143,13 +188,10 @@ def drop_a_group(dataset: Dataset) -> None:
         (shift(100.0), Reason.LABELS_OFF_GRID),
         (respace, Reason.LABELS_OFF_GRID),
         (lambda ds: setattr(ds, "FrameOfReferenceUID", "1.2.3"), Reason.LABELS_OFF_GRID),
-        (truncate, Reason.SEGMENTATION_UNDECODABLE),
-        (drop_a_group, Reason.SEGMENTATION_UNDECODABLE),
-        (lambda ds: delattr(ds, "PixelData"), Reason.SEGMENTATION_UNDECODABLE),
-        (
-            lambda ds: setattr(ds, "SegmentationType", "FRACTIONAL"),
-            Reason.SEGMENTATION_UNDECODABLE,
-        ),
+        (truncate, Reason.LABELS_UNDECODABLE),
+        (drop_a_group, Reason.LABELS_UNDECODABLE),
+        (lambda ds: delattr(ds, "PixelData"), Reason.LABELS_UNDECODABLE),
+        (lambda ds: setattr(ds, "SegmentationType", "CURVED"), Reason.LABELS_UNDECODABLE),
         (
             lambda ds: setattr(ds.SegmentSequence[0], "SegmentLabel", "something"),
             Reason.SEGMENT_MISSING,
@@ -162,7 +204,7 @@ def test_a_seg_that_does_not_label_the_images_says_why(
     edit(written.seg, change)
 
     with pytest.raises(Unusable) as refused:
-        read_labels(written.seg, read_volume(written.series), SEGMENTS)
+        read_labels([written.seg], read_volume(written.series), WANTED)
     assert refused.value.reason is reason
 
 
@@ -170,7 +212,7 @@ def test_labels_a_hair_off_the_grid_are_taken(written: WrittenCase) -> None:
     """Toolkits round positions to a Decimal String's 16 characters, or to float32."""
     edit(written.seg, shift(0.01))
 
-    labels = read_labels(written.seg, read_volume(written.series), SEGMENTS)
+    labels = read_labels([written.seg], read_volume(written.series), WANTED)
     assert np.array_equal(labels, written.expected_labels)
 
 
@@ -178,12 +220,12 @@ def test_a_file_that_is_no_seg_is_undecodable(written: WrittenCase) -> None:
     volume = read_volume(written.series)
 
     for read in (
-        lambda: read_labels(written.series[0], volume, SEGMENTS),
+        lambda: read_labels([written.series[0]], volume, WANTED),
         lambda: read_header(written.series[0]),
     ):
         with pytest.raises(Unusable) as refused:
             read()
-        assert refused.value.reason is Reason.SEGMENTATION_UNDECODABLE
+        assert refused.value.reason is Reason.LABELS_UNDECODABLE
 
 
 def test_the_header_names_segments_and_series(written: WrittenCase) -> None:
@@ -193,9 +235,9 @@ def test_the_header_names_segments_and_series(written: WrittenCase) -> None:
     assert [segment.label for segment in header.segments] == list(SEGMENTS)
 
 
-HEAD = SegmentName(number=1, label="anterior hippocampus", meaning="anterior hippocampus")
-CODED = SegmentName(number=2, label="roi 2", meaning="posterior hippocampus")
-OTHER = SegmentName(number=7, label="ventricle", meaning="lateral ventricle")
+HEAD = Segment(number=1, label="anterior hippocampus", meaning="anterior hippocampus")
+CODED = Segment(number=2, label="roi 2", meaning="posterior hippocampus")
+OTHER = Segment(number=7, label="ventricle", meaning="lateral ventricle")
 
 
 @pytest.mark.parametrize(
@@ -211,13 +253,48 @@ OTHER = SegmentName(number=7, label="ventricle", meaning="lateral ventricle")
 def test_segments_are_found_by_label_or_coded_meaning(
     wanted: dict[str, int], found: dict[int, int]
 ) -> None:
-    assert match_segments((HEAD, CODED, OTHER), wanted) == found
+    assert named(wanted).match((HEAD, CODED, OTHER)) == found
+
+
+KIDNEY, LEFT = ("64033007", "SCT"), ("7771000", "SCT")
+
+
+@pytest.mark.parametrize(
+    ("kind", "modifiers", "label"),
+    [
+        (KIDNEY, (LEFT,), 1),
+        (KIDNEY, (), 2),
+        (KIDNEY, (("24028007", "SCT"),), 2),  # the right one
+        (("T-71000", "SRT"), (("G-A101", "SRT"),), 1),  # the codes of old
+        (("T-62000", "SRT"), (), 3),
+        (("LIV", "99HOSPITAL"), (), 3),
+        (("80891009", "SCT"), (), None),
+        (None, (), None),
+    ],
+)
+def test_codes_find_segments_whatever_they_are_called(
+    kind: tuple[str, str] | None, modifiers: tuple[tuple[str, str], ...], label: int | None
+) -> None:
+    outputs = [
+        OutputLabel.named(number, name)
+        for number, name in enumerate(("left kidney", "kidney", "liver"), start=1)
+    ]
+    wanted = Wanted.of(outputs, {"99hospital:LIV": 3})
+
+    assert wanted.label_of(Segment(number=7, label="x", kind=kind, modifiers=modifiers)) == label
+
+
+def test_a_code_counts_before_a_name() -> None:
+    wanted = Wanted.of([OutputLabel.named(1, "liver"), OutputLabel.named(2, "kidney")])
+    named_otherwise = Segment(number=1, label="liver", kind=KIDNEY)
+    assert wanted.label_of(named_otherwise) == 2
+    assert wanted.label_of(Segment(number=1, label="liver")) == 1
 
 
 @pytest.mark.parametrize("wanted", [{"hippocampus": 1}, {"anterior hippocampus": 1, "tail": 2}])
 def test_an_output_label_without_a_segment_is_missing(wanted: dict[str, int]) -> None:
     with pytest.raises(Unusable) as refused:
-        match_segments((HEAD, CODED, OTHER), wanted)
+        named(wanted).check((HEAD, CODED, OTHER))
     assert refused.value.reason is Reason.SEGMENT_MISSING
 
 

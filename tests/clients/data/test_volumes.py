@@ -89,7 +89,8 @@ def without(*keywords: str) -> Callable[[Dataset], None]:
         (without("ImagePositionPatient"), Reason.IMAGE_UNSUPPORTED),
         (setting(NumberOfFrames=2), Reason.IMAGE_UNSUPPORTED),
         (setting(SamplesPerPixel=3), Reason.IMAGE_UNSUPPORTED),
-        (setting(ModalityLUTSequence=[Dataset()]), Reason.IMAGE_UNSUPPORTED),
+        (setting(ModalityLUTSequence=[Dataset()]), Reason.IMAGE_UNDECODABLE),
+        (setting(PhotometricInterpretation="PALETTE COLOR"), Reason.IMAGE_UNSUPPORTED),
         (setting(RescaleSlope="0"), Reason.IMAGE_UNDECODABLE),
         (setting(PixelData=b"\0\0"), Reason.IMAGE_UNDECODABLE),
         (without("PixelData"), Reason.IMAGE_UNDECODABLE),
@@ -107,9 +108,90 @@ def test_a_series_that_is_no_volume_says_why(
     assert refused.value.reason is reason
 
 
-def test_a_missing_slice_is_a_gap(written: WrittenCase) -> None:
-    with pytest.raises(Unusable) as refused:
-        read_volume(written.series[:7] + written.series[8:])
+@pytest.mark.parametrize(("left_out", "said"), [([7], "1 slices"), ([7, 8, 20], "3 slices")])
+def test_a_missing_slice_is_a_gap(written: WrittenCase, left_out: list[int], said: str) -> None:
+    order = np.argsort([_height(path) for path in written.series])
+    kept = [written.series[index] for place, index in enumerate(order) if place not in left_out]
+    with pytest.raises(Unusable, match=said) as refused:
+        read_volume(kept)
+    assert refused.value.reason is Reason.SLICE_MISSING
+
+
+def _height(path: Path) -> float:
+    dataset = pydicom.dcmread(path)
+    orientation = np.array(dataset.ImageOrientationPatient, float)
+    normal = np.cross(orientation[:3], orientation[3:])
+    return float(np.array(dataset.ImagePositionPatient, float) @ normal)
+
+
+def test_two_series_in_one_are_refused(written: WrittenCase) -> None:
+    again = []
+    for path in written.series:
+        copy = path.with_name(f"again-{path.name}")
+        copy.write_bytes(path.read_bytes())
+        edit(copy, lambda ds: setattr(ds, "SOPInstanceUID", f"{ds.SOPInstanceUID}.1"))
+        again.append(copy)
+    with pytest.raises(Unusable, match="36 of 72 slices") as refused:
+        read_volume([*written.series, *again])
+    assert refused.value.reason is Reason.SLICES_REPEATED
+
+
+def test_an_enhanced_object_is_the_same_volume(written: WrittenCase, tmp_path: Path) -> None:
+    """Another maker's: highdicom turns the series into one multi-frame instance."""
+    for number, path in enumerate(written.series):
+        edit(path, lambda ds, n=number: ds.update({"RescaleSlope": str(1 + n / 8)}))
+    before = read_volume(written.series)
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedMRImage(
+        [pydicom.dcmread(path) for path in random.Random(1).sample(written.series, 36)],
+        series_instance_uid=pydicom.uid.generate_uid(),
+        series_number=2,
+        sop_instance_uid=pydicom.uid.generate_uid(),
+        instance_number=1,
+    )
+    enhanced.save_as(tmp_path / "enhanced.dcm")
+
+    volume = read_volume([tmp_path / "enhanced.dcm"])
+
+    assert np.array_equal(volume.voxels, before.voxels)
+    assert np.allclose(volume.affine, before.affine, atol=1e-9)
+    assert volume.frame_of_reference == before.frame_of_reference
+
+
+def test_white_for_nothing_is_turned_over(written: WrittenCase) -> None:
+    stored = pydicom.dcmread(written.series[3])
+    edit(written.series[3], setting(PhotometricInterpretation="MONOCHROME1"))
+
+    changed = read_volume(written.series).voxels[3]
+
+    turned = 2**stored.BitsStored - 1 - stored.pixel_array.astype(np.int64)
+    assert np.array_equal(changed, turned.astype(np.float32) * np.float32(stored.RescaleSlope))
+
+
+def test_a_modality_lut_gives_the_values(written: WrittenCase) -> None:
+    item = Dataset()
+    item.LUTDescriptor = [4, 100, 16]
+    item.add_new("LUTData", "US", [7, 70, 700, 7000])
+    item.ModalityLUTType = "US"
+    pixels = pydicom.dcmread(written.series[3]).pixel_array
+
+    edit(written.series[3], without("RescaleSlope", "RescaleIntercept"))
+    edit(written.series[3], setting(ModalityLUTSequence=[item]))
+
+    changed = read_volume(written.series).voxels[3]
+    assert np.array_equal(changed, np.array([7, 70, 700, 7000])[np.clip(pixels, 100, 103) - 100])
+
+
+def test_a_projection_is_one_slice() -> None:
+    path = shared_data("interop/05-mr-ct-plain") / "dx_image.dcm"
+    dataset = pydicom.dcmread(path)
+
+    volume = read_volume([path])
+
+    assert volume.is_projection
+    assert volume.voxels.shape == (1, dataset.Rows, dataset.Columns)
+    assert volume.spacing_mm[1:] == pytest.approx(tuple(map(float, dataset.ImagerPixelSpacing)))
+    with pytest.raises(Unusable, match="several projections") as refused:
+        read_volume([path, path])
     assert refused.value.reason is Reason.SLICES_IRREGULAR
 
 

@@ -129,8 +129,8 @@ def copies(
 def test_images_without_labels(site: SiteFolder, labelled: list[Path]) -> None:
     images_of(site, [path for path in labelled if not is_seg(path)])
     every = site.examine()
-    studies("0 labelled among 3 studies, 3 no-segmentation").is_all_that_is_wrong(every)
-    assert "store a DICOM SEG" in troubles(every)[0].advice
+    studies("0 labelled among 3 studies, 3 no-labels").is_all_that_is_wrong(every)
+    assert "store a SEG or RTSTRUCT" in troubles(every)[0].advice
 
 
 def test_labels_without_images(site: SiteFolder, labelled: list[Path]) -> None:

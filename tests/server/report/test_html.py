@@ -144,11 +144,11 @@ def test_cases_that_are_not_used_are_counted_by_reason_and_not_named(tmp_path: P
     metrics = folder / "metrics.jsonl"
     text = metrics.read_text(encoding="utf-8")
     metrics.write_text(
-        text.replace('"quarantined": {}', '"quarantined": {"no-segmentation": 3}'), encoding="utf-8"
+        text.replace('"quarantined": {}', '"quarantined": {"no-labels": 3}'), encoding="utf-8"
     )
     page = Page(write_report(folder))
     (row,) = (row for row in page.rows_of("B") if len(row) == 6)
-    assert row[4:] == ["3: no-segmentation (3)", "2: label-missing (2)"]
+    assert row[4:] == ["3: no-labels (3)", "2: label-missing (2)"]
     assert "MUELLER" not in (folder / "report.html").read_text(encoding="utf-8")
 
 

@@ -1,0 +1,200 @@
+"""Counts of what a data table finds, and what a sample of it holds. All of it stays at the site."""
+
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.data.census import Census, LabelledSeries, find_labelled_series
+from clients.data.dataset import fetch_series
+from clients.data.labels import Wanted, read_labels
+from clients.data.opt_outs import opted_out
+from clients.data.preprocessing import part_cut_off
+from clients.data.quarantine import Quarantined, Reason, Unusable
+from clients.data.split import Part, part_of, read_split_key
+from clients.data.volumes import Volume, read_volume
+from federation.config import DataTable, PolicyTable
+from federation.errors import ConfigError, PacsError, PacsUnreachable
+from federation.iodeep.architecture import Preprocessing
+from federation.iodeep.manifest import OutputLabel
+from federation.pacs import Gateway
+
+Progress = Callable[[int, int], None]
+
+_PERCENTILES = (1, 50, 99)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sampled:
+    """One labelled series, fetched and read.
+
+    axes:       where the volume's axes (slices, rows, columns) run to, as "SPR"
+    values:     the 1st, 50th and 99th percentile
+    volumes_mm3: of each output label
+    cut_off:    which part of the labelled voxels the network's input leaves out
+    image, labels: the slice with most labelled voxels, (rows, columns)
+    """
+
+    study: str
+    series: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    axes: str
+    values: tuple[float, float, float]
+    volumes_mm3: Mapping[int, float]
+    cut_off: float
+    image: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """What a table finds.
+
+    studies:  that answer the query, opted out ones not among them
+    labelled: series with labels, as far as these say
+    parts:    patients to train on, validate and test; None without the split's key
+    left_out: what cannot be used, those that the sample found among them
+    opted_out: studies of patients who do not take part
+    """
+
+    studies: int
+    patients: int
+    labelled: Sequence[LabelledSeries]
+    parts: Mapping[Part, int] | None
+    left_out: Sequence[Quarantined]
+    opted_out: int
+    sample: Sequence[Sampled]
+
+    @property
+    def reasons(self) -> Mapping[Reason, Sequence[Quarantined]]:
+        """What is left out, the most frequent reason first."""
+        grouped: defaultdict[Reason, list[Quarantined]] = defaultdict(list)
+        for entry in self.left_out:
+            grouped[entry.reason].append(entry)
+        return dict(sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])))
+
+    @property
+    def usable_studies(self) -> int:
+        """Labelled ones, without those of the sample that cannot be read."""
+        unusable = {entry.series for entry in self.left_out}
+        return len({one.study for one in self.labelled if one.image_series not in unusable})
+
+
+def take_overview(
+    gateway: Gateway,
+    table: DataTable,
+    policy: PolicyTable,
+    outputs: Sequence[OutputLabel] = (),
+    preprocessing: Preprocessing | None = None,
+    *,
+    sample: int,
+    progress: Progress | None = None,
+    sampling: Progress | None = None,
+) -> Overview:
+    """Count what a site's table finds, and read ``sample`` of its series.
+
+    outputs, preprocessing: of the network that they shall suit; without, what the table names
+
+    Label objects are fetched, images only of the sample. Raises :class:`ConfigError` for a list
+    of opt-outs that cannot be read, and :class:`PacsError` where the archive refuses a query.
+    """
+    wanted = Wanted.of(outputs, table.labels.map)
+    census = find_labelled_series(
+        gateway,
+        table,
+        wanted,
+        opted_out=opted_out(policy.opt_out),
+        most=table.limits.studies,
+        progress=progress,
+    )
+    sampled: list[Sampled] = []
+    left_out = [one for one in census.quarantined if one.reason is not Reason.OPTED_OUT]
+    chosen = _spread(census.labelled, sample)
+    for done, series in enumerate(chosen, start=1):
+        try:
+            sampled.append(_read(gateway, series, wanted, preprocessing))
+        except Unusable as problem:
+            left_out.append(
+                Quarantined(
+                    study=series.study,
+                    series=series.image_series,
+                    reason=problem.reason,
+                    detail=str(problem),
+                )
+            )
+        if sampling is not None:
+            sampling(done, len(chosen))
+    studies = {one.study for one in census.labelled} | {one.study for one in left_out}
+    return Overview(
+        studies=len(studies),
+        patients=len({one.patient_id for one in census.labelled}),
+        labelled=census.labelled,
+        parts=_parts(table, census),
+        left_out=left_out,
+        opted_out=sum(one.reason is Reason.OPTED_OUT for one in census.quarantined),
+        sample=sampled,
+    )
+
+
+def _spread(labelled: Sequence[LabelledSeries], count: int) -> list[LabelledSeries]:
+    """So many of them, evenly out of all."""
+    count = min(count, len(labelled))
+    return [labelled[index * len(labelled) // count] for index in range(count)]
+
+
+def _parts(table: DataTable, census: Census) -> Mapping[Part, int] | None:
+    try:
+        key = read_split_key(table.split.key)
+    except ConfigError:
+        return None
+    patients = {series.patient_id for series in census.labelled}
+    counts = Counter(part_of(patient, table.split, key) for patient in patients)
+    return {part: counts[part] for part in Part}
+
+
+def _read(
+    gateway: Gateway, series: LabelledSeries, wanted: Wanted, preprocessing: Preprocessing | None
+) -> Sampled:
+    with tempfile.TemporaryDirectory(prefix="iodeep-census-") as folder:
+        try:
+            images, objects = fetch_series(gateway, series, Path(folder))
+        except PacsUnreachable:
+            raise
+        except PacsError as error:
+            raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
+        volume = read_volume(images)
+        labels = read_labels(objects, volume, wanted)
+    cut_off = 0.0 if preprocessing is None else part_cut_off(labels, volume, preprocessing)
+    return _sampled(series, volume, labels, cut_off)
+
+
+def _sampled(
+    series: LabelledSeries, volume: Volume, labels: NDArray[np.uint8], cut_off: float
+) -> Sampled:
+    numbers, counts = np.unique(labels, return_counts=True)
+    voxel_mm3 = float(np.prod(volume.spacing_mm))
+    level = int((labels != 0).sum(axis=(1, 2)).argmax())
+    depth, height, width = volume.voxels.shape
+    low, middle, high = (float(value) for value in np.percentile(volume.voxels, _PERCENTILES))
+    return Sampled(
+        study=series.study,
+        series=series.image_series,
+        shape=(depth, height, width),
+        spacing_mm=volume.spacing_mm,
+        axes="".join(nibabel.aff2axcodes(volume.affine)),  # type: ignore[no-untyped-call]
+        values=(low, middle, high),
+        volumes_mm3={
+            int(number): int(count) * voxel_mm3
+            for number, count in zip(numbers, counts, strict=True)
+            if number
+        },
+        cut_off=cut_off,
+        image=volume.voxels[level].copy(),
+        labels=labels[level].copy(),
+    )

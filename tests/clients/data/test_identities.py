@@ -1,0 +1,27 @@
+from pydicom import Dataset
+
+from clients.data.identities import Identities
+
+
+def study(patient: str, *others: str) -> Dataset:
+    dataset = Dataset()
+    dataset.PatientID = patient
+    if others:
+        dataset.OtherPatientIDs = list(others)
+    return dataset
+
+
+def test_a_patient_goes_by_one_id() -> None:
+    known, renamed, linked, other = (
+        study("B"), study("C", "B"), study("D", "C", "A"), study("E")
+    )  # fmt: skip
+    patients = Identities([known, renamed, linked, other])
+
+    assert [patients.of(one) for one in (known, renamed, linked, other)] == ["A", "A", "A", "E"]
+    assert patients.all_of("A") == {"A", "B", "C", "D"}
+    assert patients.all_of("E") == {"E"}
+
+
+def test_a_study_without_a_patient_is_nobodys() -> None:
+    assert Identities([study("")]).of(study("")) == ""
+    assert Identities([study("A", "")]).all_of("A") == {"A"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import codec, epoch, federation, large, pacs
+from benchmarks import codec, epoch, federation, large, pacs, reading
 from benchmarks.table import Row, machine, page
 from federation.quiet import keep_libraries_quiet
 
@@ -26,6 +26,7 @@ def main() -> None:
         "codec": codec.rows,
         "large": large.rows,
         "pacs": pacs.rows,
+        "reading": reading.rows,
         "epoch": epoch.rows,
         "federation": lambda: federation.rows(options.data, options.rounds, options.turns),
     }

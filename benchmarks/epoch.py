@@ -72,3 +72,16 @@ def rows() -> Iterator[Row]:
             bound=1.05,
             shown=f"{ratio}",
         ).explained(lambda: profile(ours))
+
+        def load() -> None:
+            for example in Examples(cache, keys):
+                example.image.sum(), example.label.sum()  # every page of it
+
+        loading, training = in_turns(load, ours, turns=_TURNS)
+        share = loading.over(training)
+        yield Row(
+            what="loading the cached cases / an epoch",
+            value=share.median,
+            bound=0.05,
+            shown=f"{share}",
+        ).explained(lambda: profile(load))

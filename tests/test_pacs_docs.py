@@ -67,7 +67,7 @@ def test_the_page_works_as_typed(
 
 
 def test_faults_are_called_what_doctor_calls_them() -> None:
-    sources = [*ROOT.glob("clients/doctor/*.py"), *ROOT.glob("federation/pacs/*.py")]
+    sources = [*ROOT.glob("clients/doctor/*.py"), *ROOT.glob("federation/pacs/**/*.py")]
     sources += [ROOT / "federation" / "secret.py", ROOT / "clients" / "data" / "quarantine.py"]
     said = "\n".join(text for path in sources for text in _texts(path))
     faults = _FAULT.findall(section(read_page(PAGE), "When doctor finds a fault"))

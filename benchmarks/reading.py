@@ -4,6 +4,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,11 @@ def read_monai(folder: Path) -> tuple[Tensor, Tensor]:
 
 def read_itk(folder: Path) -> tuple[Tensor, Tensor]:
     """SimpleITK's series reader; of the SEG, frames in the order that they are stored in."""
-    import SimpleITK
-
-    reader = SimpleITK.ImageSeriesReader()
+    itk: Any = import_module("SimpleITK")
+    reader = itk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder / "images")))
-    image = SimpleITK.GetArrayFromImage(reader.Execute())
-    frames = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / _SEG)))
+    image = itk.GetArrayFromImage(reader.Execute())
+    frames = itk.GetArrayFromImage(itk.ReadImage(str(folder / _SEG)))
     first, second = frames.reshape(2, -1, EDGE, EDGE)
     labels = np.where(second != 0, 2, first != 0).astype(np.uint8)
     return torch.from_numpy(image.astype(np.float32)), torch.from_numpy(labels)

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 
 import torch
 from monai.inferers.inferer import SlidingWindowInferer
-from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
+from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld, RandSpatialCropd
 from torch import Tensor
 
 from federation.iodeep.architecture import Preprocessing
@@ -55,19 +55,22 @@ class Pieces:
         ]
 
     def cutter(self, *, seed: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Takes a patch at random of an image and its label, as often labelled as not.
-
-        Where the network takes all of them, it leaves them alone.
+        """Takes a patch at random of an image and its label, where there are labels as often about
+        one as not. Where the network takes all of them, it leaves them alone.
         """
         if self._patch is None:
             return lambda image, label: (image, label)
-        crop = RandCropByPosNegLabeld(
-            ("image", "label"), label_key="label", spatial_size=self._patch, num_samples=1
+        both = ("image", "label")
+        balanced = RandCropByPosNegLabeld(
+            both, label_key="label", spatial_size=self._patch, num_samples=1
         )
-        crop.set_random_state(seed)
+        anywhere = RandSpatialCropd(both, roi_size=self._patch, random_size=False)
+        balanced.set_random_state(seed)
+        anywhere.set_random_state(seed)
 
         def cut(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-            (patch,) = crop({"image": image, "label": label})
+            whole = {"image": image, "label": label}
+            patch = balanced(whole)[0] if label.any() else anywhere(whole)
             return _plain(patch["image"]), _plain(patch["label"])
 
         return cut

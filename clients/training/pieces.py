@@ -1,6 +1,6 @@
 """What of an example a network takes at once: all of it, one of its slices, or patches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -69,7 +69,7 @@ class Pieces:
         anywhere.set_random_state(seed)
 
         def cut(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-            whole = {"image": image, "label": label}
+            whole: dict[Hashable, Tensor] = {"image": image, "label": label}
             patch = balanced(whole)[0] if label.any() else anywhere(whole)
             return _plain(patch["image"]), _plain(patch["label"])
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from clients.data import identities
 from clients.data.labels import LabelHeader, Wanted, read_header
@@ -250,14 +250,37 @@ class _Finder:
         )
 
     def _images(self, row: Dataset, every: Mapping[str, Dataset]) -> list[str]:
-        """The series that answer the query and none of what is excluded."""
-        return [
-            series
-            for series, one in every.items()
-            if one.get("Modality") not in self._sources
-            and matches_all(self._query, one)
-            and not any(_is_excluded(keys, row, one) for keys in self._table.exclude)
-        ]
+        """The series that answer the query and none of what is excluded.
+
+        What the archive does not answer, an image of the series does.
+        """
+        asked = [*self._query, *(key for keys in self._table.exclude for key in keys)]
+        found = []
+        for series, one in every.items():
+            if one.get("Modality") in self._sources or not matches_all(self._query, one):
+                continue
+            said = [row, one]
+            if any(key not in row and key not in one for key in asked):
+                said.append(self._image_in(str(row.StudyInstanceUID), series))
+            if matches_all(self._query, said[-1]) and not any(
+                _is_excluded(keys, *said) for keys in self._table.exclude
+            ):
+                found.append(series)
+        return found
+
+    def _image_in(self, study: str, series: str) -> Dataset:
+        """One image of a series, without its pixels; nothing where it does not come."""
+        with tempfile.TemporaryDirectory(prefix="iodeep-image-") as folder:
+            try:
+                first = self._find_instances(study, series)[0]
+                (path,) = self._gateway.fetch(
+                    Path(folder), study=study, series=series, instance=first
+                )
+                return dcmread(path, stop_before_pixels=True)
+            except PacsUnreachable:
+                raise
+            except Exception:  # fetching it for training will say what is wrong with it
+                return Dataset()
 
     def _find_series(self, study: str) -> dict[str, Dataset]:
         """Every series of a study, with the attributes that the query wants to match."""

@@ -26,7 +26,8 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=10_000)
-    table = Table(title=title or None, box=None, header_style="bold", title_justify="left")
+    shown = Text(_visible(title)) if title else None
+    table = Table(title=shown, box=None, header_style="bold", title_justify="left")
     for number, key in enumerate(rows[0] if rows else ()):
         table.add_column(Text(_visible(key)), overflow="fold", no_wrap=number == 0)
     for row in rows:

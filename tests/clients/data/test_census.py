@@ -278,6 +278,22 @@ def test_what_is_excluded_is_no_business_of_ours(
     assert (len(census.labelled), census.quarantined) == (int(is_left), ())
 
 
+@pytest.mark.parametrize(("wanted", "is_left"), [("1", True), ("5", False)])
+def test_what_the_archive_does_not_answer_an_image_does(
+    gateway: Gateway, data: DataTable, written: WrittenCase, *, wanted: str, is_left: bool
+) -> None:
+    """Our archive has no SliceThickness in its index, and says nothing of it."""
+    set_all(written.series, SliceThickness="1")
+    gateway.store([*written.series, written.seg])
+    query = {**data.query, "SliceThickness": wanted}
+
+    census = find_labelled_series(gateway, data.model_copy(update={"query": query}), WANTED)
+
+    assert (len(census.labelled), census.quarantined) == (int(is_left), ())
+    excluded = data.model_copy(update={"exclude": ({"SliceThickness": wanted},)})
+    assert len(find_labelled_series(gateway, excluded, WANTED).labelled) == int(not is_left)
+
+
 @pytest.mark.parametrize("limits", [{"least_instances": 40}, {"most_instances": 20}])
 def test_series_beyond_the_limits_are_left_out(
     gateway: Gateway, data: DataTable, written: WrittenCase, limits: dict[str, int]

@@ -12,6 +12,7 @@ from clients.data.cache import Example, ExampleCache, example_key
 from clients.data.census import LabelledSeries, LabelObject
 from clients.data.labels import LabelHeader, Segment, Wanted
 from clients.data.quarantine import Reason, Unusable
+from federation.config import CacheTable
 from federation.errors import DataError
 from federation.iodeep.architecture import Preprocessing
 
@@ -181,3 +182,49 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="cannot be made"):
         ExampleCache(tmp_path / "work/cache")
+
+
+def age(cache: Path, key: str, seconds: float) -> None:
+    path = cache / f"{key}.safetensors"
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def size_of_one(folder: Path) -> int:
+    ExampleCache(folder).write(example())
+    return (folder / f"{'a' * 64}.safetensors").stat().st_size
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
+    one = size_of_one(tmp_path / "measured")
+    cache = ExampleCache(tmp_path / "cache", CacheTable(bytes=2 * one))
+    for number, key in enumerate(("a" * 64, "b" * 64)):
+        cache.write(example(key))
+        age(tmp_path / "cache", key, 9000 - 1000 * number)
+    assert cache.verify("a" * 64)  # in use again
+
+    cache.write(example("c" * 64))
+
+    assert [cache.verify(key * 64) for key in "abc"] == [True, False, True]
+
+
+def test_examples_in_use_are_not_removed_for_others(tmp_path: Path) -> None:
+    one = size_of_one(tmp_path / "measured")
+    cache = ExampleCache(tmp_path / "cache", CacheTable(bytes=2 * one))
+    cache.write(example("a" * 64))
+    cache.write(example("b" * 64))
+
+    with pytest.raises(DataError, match=r"policy\.cache\.bytes allows"):
+        cache.write(example("c" * 64))
+
+    assert [cache.verify(key * 64) for key in "abc"] == [True, True, False]
+
+
+def test_examples_that_nobody_used_for_days_go(tmp_path: Path) -> None:
+    cache = ExampleCache(tmp_path)
+    for key, days in (("a" * 64, 8), ("b" * 64, 6)):
+        cache.write(example(key))
+        age(tmp_path, key, days * 86400)
+
+    again = ExampleCache(tmp_path, CacheTable(days=7))
+
+    assert [again.verify(key * 64) for key in "ab"] == [False, True]

@@ -12,9 +12,10 @@ from clients.doctor.finding import Finding, Subject
 from clients.doctor.secured import examine_tls
 from federation.closing import Closing
 from federation.errors import ConfigError, PacsError, PacsRefused, PacsUnreachable
-from federation.pacs import Gateway, Limits, Moved, open_gateway
+from federation.pacs import DicomwebGateway, Gateway, Limits, Moved, open_gateway
 from federation.pacs.address import Address, DimseAddress, parse_address
 
+_CLOSE_S = 120.0
 _ENOUGH_S = 5.0
 """For one association beside another, from an archive that has just answered."""
 
@@ -73,6 +74,7 @@ class ArchiveExamination(Closing):
             with open_gateway(self._address, limits=once) as gateway:
                 gateway.echo()
                 took_ms = (time.perf_counter() - begin) * 1000
+                ahead_s = gateway.clock_ahead_s if isinstance(gateway, DicomwebGateway) else None
         except PacsRefused as error:
             yield failed("echo", error, _entry_advice(self._to))
             return False
@@ -90,7 +92,19 @@ class ArchiveExamination(Closing):
             )
             return False
         yield self._subject.passed("echo", f"{self._address} answers in {took_ms:.0f} ms")
+        if ahead_s is not None:
+            yield self._clock(ahead_s)
         return True
+
+    def _clock(self, ahead_s: float) -> Finding:
+        """Whether the archive and this machine agree on what time it is."""
+        way = "ahead of" if ahead_s > 0 else "behind"
+        seen = f"the archive's clock is {abs(ahead_s):.0f} s {way} this machine's"
+        if abs(ahead_s) < _CLOSE_S:
+            return self._subject.passed("clock", seen)
+        return self._subject.warned(
+            "clock", seen, "set both by NTP: certificates, records and logs go by them"
+        )
 
     def _find(self) -> Generator[Finding, None, bool]:
         try:

@@ -12,6 +12,7 @@ from federation.pacs.web.gateway import DicomwebGateway
 __all__ = [
     "Archive",
     "ArchiveServer",
+    "DicomwebGateway",
     "DimseGateway",
     "Gateway",
     "Level",

@@ -4,14 +4,17 @@ with http_server(status=503) as port: ...
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def http_server(*, status: int = 200, body: bytes = b"", kind: str = "") -> Iterator[int]:
-    """Serves at a free port of loopback until the end."""
+def http_server(
+    *, status: int = 200, body: bytes = b"", kind: str = "", ahead_s: float = 0.0
+) -> Iterator[int]:
+    """Serves at a free port of loopback until the end; its clock is ahead of the machine's."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -28,6 +31,9 @@ def http_server(*, status: int = 200, body: bytes = b"", kind: str = "") -> Iter
                 self.send_header("Content-Type", kind)
             self.end_headers()
             self.wfile.write(body)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((timestamp or time.time()) + ahead_s)
 
         def log_message(self, *_: object) -> None:
             """Nothing: pytest shows what fails."""

@@ -5,10 +5,11 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from federation.closing import Closing
 from federation.errors import PacsRefused, PacsUnreachable
@@ -49,7 +50,13 @@ class Requestor(Closing):
         self._tls = None if to.tls is None else to.tls.client()
         self._ae = application_entity(to.calling, timeout_s=timeout_s)
         self._timeout_s = timeout_s
-        self._handlers: list[Any] = [*STREAMING, (evt.EVT_CONN_OPEN, _bound), *handlers]
+        self._handlers: list[Any] = [
+            *STREAMING,
+            (evt.EVT_CONN_OPEN, _bound),
+            (evt.EVT_PDU_RECV, self._note_rejection),
+            *handlers,
+        ]
+        self._rejection: tuple[int | None, ...] | None = None
         self._association: Association | None = None
         self._proposal = Proposal()
         self._is_cut_off = False
@@ -108,7 +115,14 @@ class Requestor(Closing):
                 cut_off(self._association)
         return self._association
 
+    def _note_rejection(self, event: evt.Event) -> None:
+        """An archive may reject us, and hang up, before pynetdicom looks whether it is connected:
+        it then takes us for not connected at all."""
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self._rejection = (event.pdu.result, event.pdu.source, event.pdu.reason_diagnostic)
+
     def _associate(self) -> Association:
+        self._rejection = None
         try:
             association = self._ae.associate(
                 self._to.host,
@@ -126,13 +140,11 @@ class Requestor(Closing):
             ) from error
         if association.is_established:
             return association
-        if association.is_rejected:
-            raise self._rejected(association)
+        if self._rejection is not None:
+            raise self._rejected(self._rejection)
         raise self._obstacle()
 
-    def _rejected(self, association: Association) -> PacsUnreachable:
-        primitive = cast(Any, association.acceptor.primitive)
-        reason = (primitive.result, primitive.result_source, primitive.diagnostic)
+    def _rejected(self, reason: tuple[int | None, ...]) -> PacsUnreachable:
         if reason in _BUSY:
             return PacsUnreachable(f"{self._to} rejected the association: {_BUSY[reason]}")
         why = _REJECTIONS.get(reason, "result {}, source {}, reason {}".format(*reason))

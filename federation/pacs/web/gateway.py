@@ -47,6 +47,11 @@ class DicomwebGateway(Closing):
     def address(self) -> str:
         return str(self._to)
 
+    @property
+    def clock_ahead_s(self) -> float | None:
+        """By how much the archive's clock is ahead of ours, if it has said what time it is."""
+        return self._connections.ask(lambda connection: connection.clock_ahead_s)
+
     def echo(self) -> None:
         """DICOMweb has no service for it: search for nothing."""
         path = f"/studies?StudyInstanceUID={_NO_STUDY}&limit=1"

@@ -8,8 +8,10 @@ it is given, and tells no log of a URL, which may name a patient.
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Protocol
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -42,6 +44,9 @@ class Body(Protocol):
 class WebConnection(Closing):
     """A connection to an archive's web services, opened when needed and kept. Close it.
 
+    clock_ahead_s: by how much its clock is ahead of ours, as its last answer said; None where it
+                   said nothing
+
     Not for use from several threads at once, but for :meth:`cut_off`.
     """
 
@@ -63,6 +68,7 @@ class WebConnection(Closing):
         self._connection: HTTPConnection | None = None
         self._socket: socket.socket | None = None  # http.client lets go of it before the end
         self._is_cut = False
+        self.clock_ahead_s: float | None = None
 
     @property
     def address(self) -> str:
@@ -113,6 +119,9 @@ class WebConnection(Closing):
         for _ in range(_MAX_REDIRECTS):
             with self._faults.explained(what):
                 response = self._exchange(target, accept, body)
+            with suppress(TypeError, ValueError):  # no date, or none that can be read
+                told = parsedate_to_datetime(response.headers.get("Date", ""))
+                self.clock_ahead_s = told.timestamp() - time.time()
             if response.status not in _REDIRECTS:
                 return Answer(response, what, faults=self._faults, count=self._count)
             target = self._redirected(what, target, response, is_post=body is not None)

@@ -106,6 +106,17 @@ def test_a_dicom_port_is_no_web_server(site: SiteFolder, archive: Orthanc) -> No
     finds(site, address, echo("broke off"))
 
 
+@pytest.mark.parametrize(
+    ("ahead_s", "outcome", "words"),
+    [(30, "pass", "ahead of"), (3600, "warn", "3600 s ahead of"), (-7200, "warn", "s behind")],
+)
+def test_a_clock_that_is_off(site: SiteFolder, ahead_s: float, outcome: str, words: str) -> None:
+    with http_server(body=b"[]", kind="application/dicom+json", ahead_s=ahead_s) as port:
+        site.document["archives"]["models"] = f"dicomweb+http://127.0.0.1:{port}/dicom-web"
+        (clock,) = [one for one in site.examine() if (one.about, one.check) == ("models", "clock")]
+    assert (clock.outcome, words in clock.seen) == (outcome, True)
+
+
 def test_a_folder_that_is_no_archive(site: SiteFolder) -> None:
     named = Named(about="models", check="address", words=["nothing is no archive"])
     finds(site, "folder:nothing", named)

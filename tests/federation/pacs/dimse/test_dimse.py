@@ -24,11 +24,18 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, AllStoragePresentationContexts, association, evt
+from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
-from federation.errors import ConfigError, PacsError, PacsUnreachable, StorageError
+from federation.errors import (
+    ConfigError,
+    PacsError,
+    PacsRefused,
+    PacsUnreachable,
+    StorageError,
+)
 from federation.pacs import Archive, ArchiveServer, DimseGateway, open_gateway
 from federation.pacs.address import DimseAddress, parse_address
 from federation.pacs.dimse.association import cut_off
@@ -246,6 +253,24 @@ def test_an_answer_that_is_too_large_to_hold_ends_the_association(make: Make) ->
         assert len(gateway.find("STUDY", {"PatientID": ""})) == 1
         with pytest.raises(PacsUnreachable, match="ended the association"):
             gateway.find("STUDY", {"PatientID": "", "TextValue": ""})
+        gateway.echo()
+
+
+def test_a_rejection_that_comes_at_once_is_still_one(
+    server: ArchiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pynetdicom looks whether it is connected when the archive has hung up already."""
+    send_request = ACSE.send_request
+
+    def send_and_look_late(self: ACSE) -> None:
+        send_request(self)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(ACSE, "send_request", send_and_look_late)
+    with (
+        open_gateway(server.address.replace("PEER", "OTHER"), limits=once(timeout_s=5)) as gateway,
+        pytest.raises(PacsRefused, match="does not go by that AE title"),
+    ):
         gateway.echo()
 
 

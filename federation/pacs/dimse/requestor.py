@@ -3,7 +3,7 @@
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -26,11 +26,14 @@ from federation.pacs.dimse.contexts import Proposal
 
 Answer = TypeVar("Answer")
 
-_REJECTIONS = {
+_Reason = tuple[int | None, ...]
+"""Result, source and reason of a rejection (PS3.8 Section 9.3.4)."""
+
+_REJECTIONS: Mapping[_Reason, str] = {
     (1, 1, 3): "it does not know our AE title",
     (1, 1, 7): "it does not go by that AE title",
 }
-_BUSY = {
+_BUSY: Mapping[_Reason, str] = {
     (2, 3, 1): "it is busy; try again",
     (2, 3, 2): "it takes no more associations at present; try again",
 }
@@ -56,7 +59,7 @@ class Requestor(Closing):
             (evt.EVT_PDU_RECV, self._note_rejection),
             *handlers,
         ]
-        self._rejection: tuple[int | None, ...] | None = None
+        self._rejection: _Reason | None = None
         self._association: Association | None = None
         self._proposal = Proposal()
         self._is_cut_off = False
@@ -144,7 +147,7 @@ class Requestor(Closing):
             raise self._rejected(self._rejection)
         raise self._obstacle()
 
-    def _rejected(self, reason: tuple[int | None, ...]) -> PacsUnreachable:
+    def _rejected(self, reason: _Reason) -> PacsUnreachable:
         if reason in _BUSY:
             return PacsUnreachable(f"{self._to} rejected the association: {_BUSY[reason]}")
         why = _REJECTIONS.get(reason, "result {}, source {}, reason {}".format(*reason))

@@ -24,6 +24,8 @@ Headers = MutableMapping[str, LabelHeader | Unusable]
 
 # How much is in a study, where an archive says so (optional keys, PS3.4 Section C.6.2.1.2).
 _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+# Modalities of series that hold no images (PS3.3 Section C.7.3.1.1.1), labels among them.
+_NO_IMAGES = frozenset({"SEG", "RTSTRUCT", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "REG", "DOC"})
 # Query keys of the STUDY level (PS3.4 Table C.6-5); all others are matched at SERIES level.
 _STUDY_KEYS = frozenset(
     {
@@ -199,7 +201,7 @@ class _Finder:
         study = str(row.StudyInstanceUID)
         every = self._find_series(study)
         images = self._images(row, every)
-        if not images and any(one.get("Modality") not in self._sources for one in every.values()):
+        if not images and any(one.get("Modality") not in _NO_IMAGES for one in every.values()):
             return
         objects = [
             found
@@ -257,7 +259,7 @@ class _Finder:
         asked = [*self._query, *(key for keys in self._table.exclude for key in keys)]
         found = []
         for series, one in every.items():
-            if one.get("Modality") in self._sources or not matches_all(self._query, one):
+            if one.get("Modality") in _NO_IMAGES or not matches_all(self._query, one):
                 continue
             said = [row, one]
             if any(key not in row and key not in one for key in asked):

@@ -41,22 +41,37 @@ def register(cli: typer.Typer) -> None:
 
 def import_msd(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with manifest.csv and NIfTI files.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder with dataset.json, or manifest.csv, and NIfTI files."
+        ),
     ],
     pacs: Annotated[
         str, typer.Argument(metavar="PACS", help="Archive: dimse://AE@host:port or folder:PATH.")
     ],
     site: Annotated[
         list[str] | None,
-        typer.Option(help="Only this site's cases; may be given more than once."),
+        typer.Option(
+            help="Only this site's cases, where a manifest.csv names sites; may be given more "
+            "than once."
+        ),
     ] = None,
+    channel: Annotated[
+        str, typer.Option(help="Which image of 4D files, as FLAIR; without it, the first.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Store cases of the Medical Segmentation Decathlon as MR series with their SEG."""
-    # Imported here: every start of the command line registers this group.
-    from federation.samples import Quarantined, Stored, import_cases, read_manifest
+    """Store cases of the Medical Segmentation Decathlon as CT or MR series with their SEG.
 
-    cases = _cases_of(read_manifest(folder), site or [])
+    The folder is one of its tasks, unpacked. Each case is a patient, called as its file. Of 4D
+    files, which hold several images (BrainTumour, Prostate), one becomes a series: the first, or
+    the --channel. A case that cannot be stored without loss, or that has no label, is left out.
+    Ends with 1 where nothing was stored.
+    """
+    # Imported here: every start of the command line registers this group.
+    from federation.samples import Quarantined, Stored, import_cases, read_cases
+
+    cases = _cases_of(read_cases(folder, channel), site or [])
     stored: list[Stored] = []
     quarantined: list[Quarantined] = []
     with open_gateway(pacs) as gateway:
@@ -87,7 +102,8 @@ def import_folder(
 ) -> None:
     """Store every DICOM instance below a folder, as it is: images, SEGs, RT Structure Sets.
 
-    Ends with 1 where nothing was stored.
+    Links are not followed, and what is no whole instance is passed over. Ends with 1 where nothing
+    was stored.
     """
     from federation.samples.tree import files_below, import_tree
 
@@ -101,11 +117,12 @@ def import_folder(
             progress(len(outcomes), len(paths))
     stored = [one for one in outcomes if not one.problem]
     passed_over = [one for one in outcomes if one.problem]
-    modalities = Counter(one.modality for one in stored)
+    instances = {one.instance: one.modality for one in stored}  # a tree can have one twice
+    modalities = Counter(instances.values())
     if as_json:
         print_json(
             {
-                "instances": len(stored),
+                "instances": len(instances),
                 "studies": len({one.study for one in stored}),
                 "modalities": dict(modalities.most_common()),
                 "passed_over": [
@@ -117,7 +134,7 @@ def import_folder(
     else:
         kinds = ", ".join(f"{count} {modality}" for modality, count in modalities.most_common())
         studies = len({one.study for one in stored})
-        typer.echo(f"stored {len(stored)} instances of {studies} studies: {kinds or 'nothing'}")
+        typer.echo(f"stored {len(instances)} instances of {studies} studies: {kinds or 'nothing'}")
         if passed_over:
             typer.echo(f"passed over {len(passed_over)} files")
         for one in passed_over[:_PROBLEMS_SHOWN]:
@@ -188,7 +205,12 @@ def _labels(texts: Sequence[str]) -> dict[int, str]:
 
 
 def _cases_of(cases: "Sequence[Case]", sites: Sequence[str]) -> "list[Case]":
-    known = sorted({case.site for case in cases})
+    known = sorted({case.site for case in cases} - {""})
+    if sites and not known:
+        raise ConfigError(
+            f"--site {', '.join(sites)}: a dataset.json names no sites; leave --site out, or give "
+            "a folder with a manifest.csv, which does"
+        )
     if unknown := [site for site in sites if site not in known]:
         raise ConfigError(
             f"the manifest has no site {', '.join(unknown)}; it has {', '.join(known)}"

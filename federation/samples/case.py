@@ -13,6 +13,7 @@ from federation.errors import DataError
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Part = Literal["train", "test"]
+Modality = Literal["CT", "MR"]
 
 
 class Problem(StrEnum):
@@ -41,25 +42,27 @@ class UnusableCase(DataError):
 class Segment:
     """What one label value means, as a segment of a SEG (PS3.3 Section C.8.20.4).
 
-    name becomes the Segment Label; kind and modifier the Segmented Property Type.
+    name becomes the Segment Label; kind and modifier the Segmented Property Type. Most kinds need
+    no modifier.
     """
 
     number: int
     name: str
     category: Code
     kind: Code
-    modifier: Code
+    modifier: Code | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Anatomy:
     """What an image shows: Body Part Examined, Anatomic Region, and its segments.
 
-    paired: the body part exists twice, so Laterality must be present, even if unknown
+    body_part and region are empty and None where it is not known what is shown.
+    paired: the body part exists twice, or may, so Laterality must be present, even if unknown
     """
 
     body_part: str
-    region: Code
+    region: Code | None
     paired: bool
     segments: tuple[Segment, ...]
 
@@ -68,8 +71,8 @@ class Anatomy:
 class LabelledImage:
     """Voxels and labels on one grid.
 
-    voxels: uint8, uint16 or float32 (X, Y, Z), axes nearest to right, anterior, superior
-    labels: uint8 (X, Y, Z), 0 background
+    voxels: integers or floats (X, Y, Z), axes nearest to right, anterior, superior; HU of a CT
+    labels: uint8 (X, Y, Z), 0 background, else a segment's number
     affine: float64 (4, 4), voxel index to RAS millimetres, right-handed
     """
 
@@ -78,12 +81,33 @@ class LabelledImage:
     affine: NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PulseSequence:
+    """How an MR image was scanned (PS3.3 Section C.8.3.1).
+
+    scanning:    Scanning Sequence
+    variant:     Sequence Variant
+    acquisition: MR Acquisition Type, empty where it is not known
+    """
+
+    scanning: tuple[str, ...]
+    variant: str
+    acquisition: str
+
+
+INVERSION_PREPARED = PulseSequence(scanning=("GR", "IR"), variant="MP", acquisition="3D")
+UNKNOWN_SEQUENCE = PulseSequence(scanning=("RM",), variant="NONE", acquisition="")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case(ABC):
     """One labelled image of a collection, read when asked for.
 
-    study:  names the study among the collection's; cases of one patient's study share it
-    plane:  of the slices in DICOM
+    site:     empty where the collection knows none
+    study:    names the study among the collection's; cases of one patient's study share it
+    plane:    of the slices in DICOM
+    channel:  which of several images on the same grid it is, as "FLAIR"; empty where there is one
+    sequence: of an MR image
     """
 
     collection: str
@@ -95,6 +119,9 @@ class Case(ABC):
     series_number: int
     anatomy: Anatomy
     plane: Plane = "axial"
+    modality: Modality = "MR"
+    channel: str = ""
+    sequence: PulseSequence = INVERSION_PREPARED
 
     @abstractmethod
     def read(self) -> LabelledImage:

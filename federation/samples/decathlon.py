@@ -1,4 +1,4 @@
-"""The hippocampus task of the Medical Segmentation Decathlon as cases.
+"""The hippocampus task of the Medical Segmentation Decathlon as cases of several hospitals.
 
 Task04: Antonelli M. et al., Nature Communications 13, 4128 (2022); Simpson A. L. et al.,
 arXiv:1902.09063. A folder holds the task's NIfTI files and a ``manifest.csv`` that says which
@@ -6,32 +6,17 @@ hospital and part each case belongs to, whose it is, and the SHA-256 of its file
 """
 
 import csv
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
-import nibabel
-import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from federation.errors import ConfigError, DataError
-from federation.samples.case import (
-    Anatomy,
-    Case,
-    LabelledImage,
-    Part,
-    Plane,
-    Problem,
-    Segment,
-    UnusableCase,
-)
+from federation.samples.case import Anatomy, Case, Part, Plane, Segment
+from federation.samples.nifti import NiftiCase, inside
 
 MANIFEST = "manifest.csv"
 COLUMNS = (
@@ -64,29 +49,6 @@ HIPPOCAMPUS = Anatomy(
 )
 _PATIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NUMBER = re.compile(r"\d+$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecathlonCase(Case):
-    """A case whose voxels and labels are two NIfTI files with known digests."""
-
-    image: Path
-    label: Path
-    sha256_image: str = field(repr=False)
-    sha256_label: str = field(repr=False)
-
-    def read(self) -> LabelledImage:
-        """Read and check both files. Raises :class:`UnusableCase`."""
-        voxels, affine = _read_nifti(self.image, self.sha256_image, "image")
-        label, label_affine = _read_nifti(self.label, self.sha256_label, "label")
-        if voxels.shape != label.shape:
-            raise UnusableCase(
-                Problem.SHAPES_DIFFER, f"image is {voxels.shape}, label is {label.shape}"
-            )
-        if not np.allclose(affine, label_affine, atol=1e-4):
-            raise UnusableCase(Problem.AFFINES_DIFFER, "image and label lie on different grids")
-        labels = _as_labels(label, {segment.number for segment in self.anatomy.segments})
-        return LabelledImage(voxels=voxels, labels=labels, affine=affine)
 
 
 def read_manifest(folder: Path) -> list[Case]:
@@ -130,7 +92,7 @@ def _read_row(row: Mapping[str, str | None], folder: Path, where: str) -> Case:
     if not _PATIENT_ID.fullmatch(values["patient_id"]):
         raise DataError(f"{where}: patient_id holds other than letters, digits and . _ -")
     number = _NUMBER.search(values["case"])
-    return DecathlonCase(
+    return NiftiCase(
         collection="MSD Task04 Hippocampus",
         site=values["site"],
         split=cast(Part, values["split"]),
@@ -141,18 +103,12 @@ def _read_row(row: Mapping[str, str | None], folder: Path, where: str) -> Case:
         series_number=2 - int(number.group()) % 2 if number else 1,
         anatomy=HIPPOCAMPUS,
         plane=cast(Plane, plane),
-        image=_inside(folder, values["image"], where),
-        label=_inside(folder, values["label"], where),
+        image=inside(folder, values["image"], where),
+        label=inside(folder, values["label"], where),
         sha256_image=values["sha256_image"].lower(),
         sha256_label=values["sha256_label"].lower(),
+        label_values=tuple(segment.number for segment in HIPPOCAMPUS.segments),
     )
-
-
-def _inside(folder: Path, name: str, where: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f"{where}: {name} leads out of the folder")
-    return path
 
 
 def _refuse_repeated(cases: Iterable[Case], path: Path) -> None:
@@ -164,37 +120,3 @@ def _refuse_repeated(cases: Iterable[Case], path: Path) -> None:
         seen.add(case.name)
         if parts.setdefault(case.patient_id, case.split) != case.split:
             raise DataError(f"{path}: the patient of case {case.name} is in both train and test")
-
-
-def _read_nifti(path: Path, sha256: str, role: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Voxels with axes turned to the nearest of right, anterior, superior, and their affine."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UnusableCase(Problem.FILE_MISSING, f"the {role} file {path.name} is absent") from None
-    except OSError as error:
-        raise UnusableCase(Problem.FILE_DAMAGED, f"the {role} file cannot be read") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise UnusableCase(
-            Problem.FILE_CHANGED, f"the {role} file {path.name} is not the one in the manifest"
-        )
-    try:
-        image: Any = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[no-untyped-call]
-        voxels = np.asanyarray(image.dataobj)
-        affine = np.asarray(image.affine, np.float64)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError) as error:
-        raise UnusableCase(Problem.FILE_DAMAGED, f"the {role} file is no NIfTI image") from error
-    if voxels.ndim != 3 or 0 in voxels.shape:
-        raise UnusableCase(Problem.GRID_UNUSABLE, f"the {role} has the shape {voxels.shape}")
-    return voxels, affine
-
-
-def _as_labels(label: NDArray[Any], expected: set[int]) -> NDArray[np.uint8]:
-    seen = set(np.unique(label).tolist())
-    if unexpected := seen - expected - {0}:
-        some = ", ".join(f"{value:g}" for value in sorted(unexpected)[:8])
-        raise UnusableCase(Problem.LABEL_UNEXPECTED, f"the label image holds the values {some}")
-    if missing := expected - seen:
-        values = ", ".join(str(value) for value in sorted(missing))
-        raise UnusableCase(Problem.LABEL_MISSING, f"the label image holds no voxel of {values}")
-    return label.astype(np.uint8)

@@ -1,7 +1,8 @@
-"""A case as DICOM: a classic single-frame MR series and one SEG that refers to it.
+"""A case as DICOM: a classic single-frame series, CT or MR, and one SEG that refers to it.
 
-MR Image Storage (PS3.3 Section A.4) and Segmentation Storage (PS3.3 Section A.51), Explicit
-VR Little Endian. The same case gives the same bytes and UIDs; other content gives other UIDs.
+CT Image Storage (PS3.3 Section A.3), MR Image Storage (Section A.4) and Segmentation Storage
+(Section A.51), Explicit VR Little Endian. The same case gives the same bytes and UIDs; other
+content gives other UIDs.
 """
 
 import hashlib
@@ -14,10 +15,18 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
-from federation.samples.case import Case, LabelledImage, Plane, Problem, UnusableCase
-from federation.samples.lossless import stored_and_slope
+from federation.samples.case import (
+    INVERSION_PREPARED,
+    Case,
+    LabelledImage,
+    Modality,
+    Plane,
+    Problem,
+    UnusableCase,
+)
+from federation.samples.lossless import hounsfield_and_slope, stored_and_slope
 
 # The dates are invented, and fixed so that the same case gives the same bytes.
 DATE, TIME = "20200101", "120000"
@@ -32,6 +41,7 @@ _PLANES: dict[Plane, tuple[tuple[int, bool], ...]] = {
     "coronal": ((1, True), (2, True), (0, True)),
     "sagittal": ((0, False), (2, True), (1, True)),
 }
+_SOP_CLASSES: dict[Modality, UID] = {"CT": CTImageStorage, "MR": MRImageStorage}
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -84,25 +94,40 @@ def slices(array: NDArray[np.generic], affine: NDArray[np.float64], plane: Plane
     return Slices(pixels=np.ascontiguousarray(pixels), affine=matrix)
 
 
-def mr_series(case: Case, image: LabelledImage, digest: str) -> list[Dataset]:
-    """One MR Image Storage instance a slice, in geometric order; ``digest`` makes the UIDs."""
-    stored, slope = stored_and_slope(image.voxels)
-    grid = slices(stored, image.affine, case.plane)
+def image_series(case: Case, image: LabelledImage, digest: str) -> list[Dataset]:
+    """One instance a slice, in geometric order; ``digest`` makes the UIDs.
+
+    A CT's stored values are signed, those of an MR image are not. Raises :class:`UnusableCase`
+    for voxels that no integers of 16 bits and a slope stand for, and for a grid that no series
+    can hold.
+    """
     shared = _shared_attributes(case, digest)
-    _add_pixel_description(shared, grid, slope)
+    stored: NDArray[np.uint16 | np.int16]
+    slope: str | None
+    if case.modality == "CT":
+        stored, slope = hounsfield_and_slope(image.voxels)
+        rescale_type = "HU"
+    else:
+        stored, slope = stored_and_slope(image.voxels)
+        rescale_type = "US"
+    grid = slices(stored, image.affine, case.plane)
+    _add_pixel_description(shared, grid, float(slope or 1))
+    if slope is not None:  # of MR a Standard Extended SOP class; its scanners write it too
+        shared.RescaleIntercept, shared.RescaleSlope = "0", slope
+        shared.RescaleType = rescale_type
     series = []
     for number, pixels in enumerate(grid.pixels):
         dataset = Dataset()
         dataset.update(shared)
-        dataset.SOPInstanceUID = uid("mr", digest, number)
+        dataset.SOPInstanceUID = uid(case.modality.lower(), digest, number)
         dataset.InstanceNumber = number + 1
         position = grid.position(number)
         dataset.ImagePositionPatient = [decimal(value) for value in position]
         dataset.SliceLocation = decimal(float(position @ grid.directions[:, 0]))
-        dataset.PixelData = pixels.astype("<u2").tobytes()
+        dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
         dataset["PixelData"].VR = "OW"
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         series.append(dataset)
@@ -136,17 +161,16 @@ def _shared_attributes(case: Case, digest: str) -> Dataset:
     """Patient, study, series and frame of reference: the same in every slice."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.ImageType = ["DERIVED", "PRIMARY", "OTHER"]
-    ds.SOPClassUID = MRImageStorage
+    ds.SOPClassUID = _SOP_CLASSES[case.modality]
     ds.StudyDate = ds.SeriesDate = ds.ContentDate = DATE
     ds.StudyTime = ds.SeriesTime = ds.ContentTime = TIME
     ds.AccessionNumber = ""
-    ds.Modality = "MR"
+    ds.Modality = case.modality
     ds.Manufacturer = ""
-    ds.InstitutionName = f"Demo hospital {case.site}"
+    ds.InstitutionName = f"Demo hospital {case.site}" if case.site else ""
     ds.ReferringPhysicianName = ""
     ds.StudyDescription = case.collection
-    ds.SeriesDescription = case.name
+    ds.SeriesDescription = f"{case.name} {case.channel}".rstrip()
     ds.DerivationDescription = f"{case.collection}, re-encoded as DICOM"
     ds.PatientName = f"{case.patient_id}^"
     ds.PatientID = case.patient_id
@@ -157,10 +181,19 @@ def _shared_attributes(case: Case, digest: str) -> Dataset:
     ds.BodyPartExamined = case.anatomy.body_part
     if case.anatomy.paired:
         ds.Laterality = ""
-    ds.AnatomicRegionSequence = [coded(case.anatomy.region)]
-    ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions = ["GR", "IR"], "MP", ""
-    ds.MRAcquisitionType = "3D"
-    ds.RepetitionTime = ds.EchoTime = ds.InversionTime = ds.EchoTrainLength = None
+    if case.anatomy.region is not None:
+        ds.AnatomicRegionSequence = [coded(case.anatomy.region)]
+    if case.modality == "CT":
+        ds.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
+        ds.KVP = None
+    else:
+        ds.ImageType = ["DERIVED", "PRIMARY", "OTHER"]
+        ds.ScanningSequence = list(case.sequence.scanning)
+        ds.SequenceVariant, ds.ScanOptions = case.sequence.variant, ""
+        ds.MRAcquisitionType = case.sequence.acquisition
+        ds.RepetitionTime = ds.EchoTime = ds.EchoTrainLength = None
+        if "IR" in case.sequence.scanning:
+            ds.InversionTime = None
     ds.PatientPosition = "HFS"
     ds.StudyInstanceUID = uid("study", case.collection, case.site, case.patient_id, case.study)
     ds.SeriesInstanceUID = uid("series", digest)
@@ -172,7 +205,7 @@ def _shared_attributes(case: Case, digest: str) -> Dataset:
     return ds
 
 
-def _add_pixel_description(ds: Dataset, grid: Slices, slope: str | None) -> None:
+def _add_pixel_description(ds: Dataset, grid: Slices, slope: float) -> None:
     between_slices, between_rows, between_columns = grid.spacing_mm
     ds.SliceThickness = decimal(between_slices)
     ds.SpacingBetweenSlices = decimal(between_slices)
@@ -183,15 +216,12 @@ def _add_pixel_description(ds: Dataset, grid: Slices, slope: str | None) -> None
     ds.PhotometricInterpretation = "MONOCHROME2"
     ds.Rows, ds.Columns = grid.pixels.shape[1:]
     ds.BitsAllocated = 16
-    ds.BitsStored = 12 if np.max(grid.pixels) < 4096 else 16
+    ds.PixelRepresentation = int(grid.pixels.dtype.kind == "i")
+    ds.BitsStored = 12 if np.max(grid.pixels) < 4096 and not ds.PixelRepresentation else 16
     ds.HighBit = ds.BitsStored - 1
-    ds.PixelRepresentation = 0
-    if slope is not None:  # a Standard Extended SOP class; MR scanners write it too
-        ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", slope, "US"
     low, high = _display_range(grid.pixels)
-    scale = float(slope or 1)
-    ds.WindowCenter = f"{(low + high) / 2 * scale:.6g}"
-    ds.WindowWidth = f"{max(1.0, (high - low) * scale):.6g}"
+    ds.WindowCenter = f"{(low + high) / 2 * slope:.6g}"
+    ds.WindowWidth = f"{max(1.0, (high - low) * slope):.6g}"
 
 
 def _display_range(pixels: NDArray[np.generic]) -> Sequence[float]:
@@ -201,8 +231,12 @@ def _display_range(pixels: NDArray[np.generic]) -> Sequence[float]:
 
 def content_digest(case: Case, image: LabelledImage) -> str:
     """SHA-256 over all that decides the bytes of the case's files."""
-    words = (case.collection, case.site, case.name, case.patient_id, case.study, case.plane)
-    digest = hashlib.sha256(repr((*words, case.series_number, case.anatomy)).encode())
+    words: tuple[object, ...] = (case.collection, case.site, case.name, case.patient_id)
+    words += (case.study, case.plane, case.series_number, case.anatomy)
+    if (case.modality, case.channel, case.sequence) != ("MR", "", INVERSION_PREPARED):
+        # Left out of what was all there was at first, whose UIDs must not change.
+        words += (case.modality, case.channel, case.sequence)
+    digest = hashlib.sha256(repr(words).encode())
     for array in (image.voxels, image.labels, image.affine):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

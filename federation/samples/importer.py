@@ -7,7 +7,7 @@ from pathlib import Path
 
 from federation.pacs.gateway import Gateway
 from federation.samples.case import Case, Problem, UnusableCase
-from federation.samples.dicom import content_digest, mr_series
+from federation.samples.dicom import content_digest, image_series
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ def import_cases(cases: Iterable[Case], gateway: Gateway) -> Iterator[Stored | Q
 
 
 def write_case(case: Case, folder: Path) -> list[Path]:
-    """Write a case's MR series and SEG into ``folder``; the SEG is the last file.
+    """Write a case's image series and SEG into ``folder``; the SEG is the last file.
 
     Raises :class:`UnusableCase` for a problem of the case, before anything is written.
     """
@@ -55,7 +55,7 @@ def write_case(case: Case, folder: Path) -> list[Path]:
 
     image = case.read()
     digest = content_digest(case, image)
-    series = mr_series(case, image, digest)
+    series = image_series(case, image, digest)
     seg = segmentation(case, image, series, digest)
     paths = []
     for number, dataset in enumerate([*series, seg], start=1):

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from federation.samples.case import Problem, UnusableCase
 
 LARGEST = 65535
+SMALLEST_SIGNED, LARGEST_SIGNED = -32768, 32767
 _STEPS_IN_SMALLEST_GAP = 8
 _DS_LENGTH = 16
 
@@ -26,17 +27,45 @@ def stored_and_slope(voxels: NDArray[np.generic]) -> tuple[NDArray[np.uint16], s
         raise UnusableCase(Problem.NOT_LOSSLESS, "voxels are not float32, or not finite")
     if values.size and values.min() < 0:
         raise UnusableCase(Problem.NOT_LOSSLESS, "negative voxels")
-    levels = np.unique(values)
+    stored, slope = _steps_and_slope(values, LARGEST)
+    return stored.astype(np.uint16), None if slope == "1" else slope
+
+
+def hounsfield_and_slope(voxels: NDArray[np.generic]) -> tuple[NDArray[np.int16], str]:
+    """A CT's stored values and the slope as a decimal string, "1" where they are HU themselves.
+
+    ``float32(stored) * float32(slope)``, in float32 arithmetic, is each voxel exactly. Raises
+    :class:`UnusableCase` where no such pair exists.
+    """
+    if not np.issubdtype(voxels.dtype, np.integer) and not np.isfinite(voxels).all():
+        raise UnusableCase(Problem.NOT_LOSSLESS, "voxels that are not finite")
+    if np.issubdtype(voxels.dtype, np.integer) or np.array_equal(np.rint(voxels), voxels):
+        if voxels.size and (voxels.min() < SMALLEST_SIGNED or voxels.max() > LARGEST_SIGNED):
+            raise UnusableCase(
+                Problem.NOT_LOSSLESS,
+                f"CT voxels outside {SMALLEST_SIGNED}..{LARGEST_SIGNED} HU",
+            )
+        return voxels.astype(np.int16), "1"
+    values = voxels.astype(np.float32)
+    if not np.array_equal(values, voxels):
+        raise UnusableCase(Problem.NOT_LOSSLESS, "voxels are neither whole numbers nor float32")
+    stored, slope = _steps_and_slope(values, LARGEST_SIGNED)
+    return stored.astype(np.int16), slope
+
+
+def _steps_and_slope(values: NDArray[np.float32], largest: int) -> tuple[NDArray[np.float64], str]:
+    """Whole numbers, none beyond ``largest`` in magnitude, and what they are multiples of."""
+    levels = np.unique(np.abs(values))
     levels = levels[levels > 0]
     if not levels.size:
-        return values.astype(np.uint16), None
+        return values.astype(np.float64), "1"
     for slope in _candidates(levels):
         text = np.format_float_positional(slope, unique=True, trim="-")
         stored = np.rint(values.astype(np.float64) / float(slope))
-        if stored.max() > LARGEST or len(text) > _DS_LENGTH:
+        if np.abs(stored).max() > largest or len(text) > _DS_LENGTH:
             continue
         if np.array_equal(stored.astype(np.float32) * np.float32(text), values):
-            return stored.astype(np.uint16), None if text == "1" else text
+            return stored, text
     raise UnusableCase(
         Problem.NOT_LOSSLESS, "voxels are not one constant times integers of 16 bits"
     )

@@ -18,7 +18,10 @@ _SERIES_OFFSET = 100
 def segmentation(
     case: Case, image: LabelledImage, series: Sequence[Dataset], digest: str
 ) -> Dataset:
-    """A SEG of ``image.labels`` that refers to ``series``; ``digest`` makes the UIDs."""
+    """A SEG of ``image.labels`` that refers to ``series``; ``digest`` makes the UIDs.
+
+    It describes every segment of the case's anatomy, also one that marks no voxel here.
+    """
     seg = highdicom.seg.Segmentation(
         source_images=series,
         pixel_array=slices(image.labels, image.affine, case.plane).pixels,
@@ -37,7 +40,7 @@ def segmentation(
         content_label="REFERENCE",
         content_description="Reference labels",
     )
-    seg.SeriesDescription = f"{case.name} labels"
+    seg.SeriesDescription = f"{case.name} {case.channel}".rstrip() + " labels"
     _make_reproducible(seg, digest)
     return seg
 
@@ -52,12 +55,13 @@ def _description(
         segmented_property_category=_concept(segment.category),
         segmented_property_type=_concept(segment.kind),
         algorithm_type="MANUAL",
-        anatomic_regions=[_concept(anatomy.region)],
+        anatomic_regions=None if anatomy.region is None else [_concept(anatomy.region)],
         tracking_uid=uid("tracking", digest, segment.number),
         tracking_id=f"segment {segment.number}",
     )
-    kind = description.SegmentedPropertyTypeCodeSequence[0]
-    kind.SegmentedPropertyTypeModifierCodeSequence = [coded(segment.modifier)]
+    if segment.modifier is not None:
+        kind = description.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [coded(segment.modifier)]
     return description
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_modality_lut
-from pydicom.pixels.utils import pixel_array
 
+from clients.data.decoding import decode_frame
 from clients.data.quarantine import Reason, Unusable
 
 _INVERTED, _PLAIN = "MONOCHROME1", "MONOCHROME2"
@@ -35,7 +35,7 @@ def read_pixels(dataset: Dataset, frame: int, transformation: Dataset) -> NDArra
     pixels that cannot be decoded.
     """
     try:
-        stored = pixel_array(dataset, index=frame)
+        stored = decode_frame(dataset, frame)
         slope = np.float32(float(transformation.get("RescaleSlope", 1)))
         intercept = np.float32(float(transformation.get("RescaleIntercept", 0)))
         inverted = dataset.PhotometricInterpretation == _INVERTED

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.pixels.utils import pixel_array
 from pydicom.uid import SegmentationStorage
 
+from clients.data.decoding import decode_frame
 from clients.data.labels.canvas import Canvas
 from clients.data.labels.segments import LabelHeader, Segment, Wanted, segment_of
 from clients.data.planes import functional_group
@@ -86,7 +86,7 @@ def _frame(dataset: Dataset, index: int) -> NDArray[Any]:
     all frames or the wrong bits of one.
     """
     if int(dataset.BitsAllocated) != 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return pixel_array(dataset, index=index)
+        return decode_frame(dataset, index)
     height, width = int(dataset.Rows), int(dataset.Columns)
     first, offset = divmod(index * height * width, 8)
     count = height * width

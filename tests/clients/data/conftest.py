@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -88,3 +89,33 @@ def edit(path: Path, change: Callable[[Dataset], object]) -> None:
     dataset = pydicom.dcmread(path)
     change(dataset)
     dataset.save_as(path)
+
+
+def segmentation(
+    images: list[Dataset], pixels: "NDArray[np.bool_] | highdicom.Volume", kind: str
+) -> Dataset:
+    """A SEG of both segments, written by highdicom."""
+    concept = highdicom.sr.CodedConcept("706342009", "SCT", "Phantom")
+    return highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=pixels,
+        segmentation_type=kind,
+        segment_descriptions=[
+            highdicom.seg.SegmentDescription(
+                segment_number=number,
+                segment_label=name,
+                segmented_property_category=concept,
+                segmented_property_type=concept,
+                algorithm_type="MANUAL",
+            )
+            for name, number in SEGMENTS.items()
+        ],
+        series_instance_uid=highdicom.UID(),
+        series_number=9,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="tests",
+        manufacturer_model_name="tests",
+        software_versions="1",
+        device_serial_number="1",
+    )

@@ -14,7 +14,7 @@ from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import read_volume
 from federation.iodeep.manifest import OutputLabel
 from federation.samples.phantom import phantom_cases
-from tests.clients.data.conftest import SEGMENTS, WANTED, WrittenCase, edit, write
+from tests.clients.data.conftest import SEGMENTS, WANTED, WrittenCase, edit, segmentation, write
 from tests.peers import shared_data
 
 
@@ -89,7 +89,7 @@ def test_a_seg_cut_in_another_plane_lands_on_the_same_voxels(
     )
     turned = volume.permute_spatial_axes(order).flip_spatial(1)
     path = tmp_path / "turned.dcm"
-    _segmentation(images, turned, kind).save_as(path)
+    segmentation(images, turned, kind).save_as(path)
 
     labels = read_labels([path], read_volume(written.series), WANTED)
 
@@ -102,7 +102,7 @@ def test_overlapping_segments_are_refused_unless_they_mean_the_same(
     images = [pydicom.dcmread(path) for path in written.series]
     inner = np.asarray(written.expected_labels) == 1
     path = tmp_path / "overlap.dcm"
-    _segmentation(images, np.stack([inner, inner], axis=-1), "BINARY").save_as(path)
+    segmentation(images, np.stack([inner, inner], axis=-1), "BINARY").save_as(path)
     volume = read_volume(written.series)
 
     with pytest.raises(Unusable) as refused:
@@ -119,7 +119,7 @@ def test_half_of_a_fraction_counts(written: WrittenCase, tmp_path: Path) -> None
     labels = np.asarray(written.expected_labels)
     parts = np.stack([np.where(labels == 1, 0.51, 0.49), (labels == 2) * 1.0], axis=-1)
     path = tmp_path / "fractional.dcm"
-    _segmentation(images, parts.astype(np.float32), "FRACTIONAL").save_as(path)
+    segmentation(images, parts.astype(np.float32), "FRACTIONAL").save_as(path)
 
     assert np.array_equal(read_labels([path], read_volume(written.series), WANTED), labels)
 
@@ -296,35 +296,6 @@ def test_an_output_label_without_a_segment_is_missing(wanted: dict[str, int]) ->
     with pytest.raises(Unusable) as refused:
         named(wanted).check((HEAD, CODED, OTHER))
     assert refused.value.reason is Reason.SEGMENT_MISSING
-
-
-def _segmentation(
-    images: list[Dataset], pixels: "NDArray[np.bool_] | highdicom.Volume", kind: str
-) -> Dataset:
-    concept = highdicom.sr.CodedConcept("706342009", "SCT", "Phantom")
-    return highdicom.seg.Segmentation(
-        source_images=images,
-        pixel_array=pixels,
-        segmentation_type=kind,
-        segment_descriptions=[
-            highdicom.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=name,
-                segmented_property_category=concept,
-                segmented_property_type=concept,
-                algorithm_type="MANUAL",
-            )
-            for name, number in SEGMENTS.items()
-        ],
-        series_instance_uid=highdicom.UID(),
-        series_number=9,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="tests",
-        manufacturer_model_name="tests",
-        software_versions="1",
-        device_serial_number="1",
-    )
 
 
 def _runs_against(images: list[Dataset]) -> bool:

@@ -12,7 +12,7 @@ from pydicom.uid import RTStructureSetStorage, generate_uid
 from clients.data.labels import Wanted, read_header, read_labels
 from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import LPS_TO_RAS, Volume, read_volume
-from tests.clients.data.conftest import WrittenCase
+from tests.clients.data.conftest import WrittenCase, edit
 from tests.peers import shared_data
 
 Points = list[tuple[float, float]]
@@ -172,6 +172,30 @@ def test_another_makers_contours_have_the_area_they_enclose() -> None:
     drawn_mm2 = labels[level].sum() * between_rows * between_columns
     assert drawn_mm2 == pytest.approx(outer - inner, rel=0.03)  # they run through voxels' centres
     assert labels[1 - level].sum() == 0
+
+
+def test_contours_in_a_frame_of_reference_of_nobody_are_refused(
+    volume: Volume, tmp_path: Path
+) -> None:
+    """Only the images that they name would say that they lie there all the same."""
+    path = structure_set(volume, {"a": [(4, square(1.5, 3.5))]}, tmp_path / "rt.dcm")
+    edit(
+        path,
+        lambda ds: setattr(
+            ds.StructureSetROISequence[0], "ReferencedFrameOfReferenceUID", "1.2.3.4"
+        ),
+    )
+    with pytest.raises(Unusable) as refused:
+        drawn(volume, path, {"a": 1})
+    assert refused.value.reason is Reason.LABELS_OFF_GRID
+
+    def name_an_image(dataset: Dataset) -> None:
+        image = Dataset()
+        image.ReferencedSOPInstanceUID = volume.instances[4]
+        dataset.ROIContourSequence[0].ContourSequence[0].ContourImageSequence = [image]
+
+    edit(path, name_an_image)
+    assert drawn(volume, path, {"a": 1})[4, 2:4, 2:4].all()
 
 
 def _area(points: NDArray[np.float64]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import MPEG2MPML, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import LPS_TO_RAS, read_volume
@@ -237,10 +237,13 @@ def test_damaged_compressed_pixels_are_undecodable(written: WrittenCase) -> None
     assert refused.value.reason is Reason.IMAGE_UNDECODABLE
 
 
-def test_a_codec_that_is_not_installed_is_no_crash(written: WrittenCase) -> None:
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLosslessSV1, MPEG2MPML])
+def test_a_compression_that_nothing_here_decodes_is_no_crash(
+    written: WrittenCase, syntax: pydicom.uid.UID
+) -> None:
     def mislabel(dataset: Dataset) -> None:
         dataset.compress(RLELossless, generate_instance_uid=False)
-        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        dataset.file_meta.TransferSyntaxUID = syntax
 
     edit(written.series[2], mislabel)
 

@@ -108,7 +108,7 @@ def test_a_dicom_port_is_no_web_server(site: SiteFolder, archive: Orthanc) -> No
 
 @pytest.mark.parametrize(
     ("ahead_s", "outcome", "words"),
-    [(30, "pass", "ahead of"), (3600, "warn", "3600 s ahead of"), (-7200, "warn", "s behind")],
+    [(30, "pass", "ahead of"), (3600, "warn", "s ahead of"), (-7200, "warn", "s behind")],
 )
 def test_a_clock_that_is_off(site: SiteFolder, ahead_s: float, outcome: str, words: str) -> None:
     with http_server(body=b"[]", kind="application/dicom+json", ahead_s=ahead_s) as port:

@@ -13,11 +13,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -59,6 +61,8 @@ TRANSFER_SYNTAXES: Sequence[str] = (
     JPEG2000Lossless,
     JPEG2000,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    HTJ2K,
 )
 
 IDENTIFIER_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)

@@ -118,10 +118,11 @@ def test_no_association_is_open_while_a_site_works(
 ) -> None:
     """Neither its own nor the aggregator's: archives have few, and this takes minutes."""
     kept: list[int] = []
+    others = associations()  # of earlier tests in this process
 
     def watched(work: Callable[..., Any]) -> Callable[..., Any]:
         def watch(*args: Any, **options: Any) -> Any:
-            kept.append(associations_after(2.0))
+            kept.append(associations_after(2.0, others))
             return work(*args, **options)
 
         return watch
@@ -133,12 +134,13 @@ def test_no_association_is_open_while_a_site_works(
     assert set(kept) == {0}
 
 
-def associations_after(seconds: float) -> int:
+def associations() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if isinstance(thread, Association)}
+
+
+def associations_after(seconds: float, others: set[threading.Thread]) -> int:
     """How many are open in this process, at both ends; the end of one takes a moment."""
     deadline = time.monotonic() + seconds
-    while True:
-        threads = threading.enumerate()
-        associations = sum(isinstance(thread, Association) for thread in threads)
-        if associations == 0 or time.monotonic() > deadline:
-            return associations
+    while (count := len(associations() - others)) and time.monotonic() < deadline:
         time.sleep(0.01)
+    return count

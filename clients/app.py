@@ -19,7 +19,7 @@ from clients.hospital import Hospital
 from clients.log import write_log
 from clients.policy import check_room
 from clients.preview import write_preview
-from clients.training import Evaluation, Trainer, names_of_layers, seed_for
+from clients.training import Classifier, Learner, Trainer, names_of_layers, seed_for
 from federation.config import Site, TrainingTable, read_site
 from federation.errors import CodecError, ConfigError
 from federation.iodeep.codec import Record, describe_weights
@@ -48,7 +48,7 @@ from federation.messages import (
     unpack_parts,
     unpack_tensors,
 )
-from federation.networks import build_network, load_tensors, tensors_of
+from federation.networks import build_network, check_task, load_tensors, tensors_of
 from federation.quiet import keep_libraries_quiet
 from federation.timing import Stopwatch
 
@@ -166,7 +166,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
                     measured=measured,
                 )
             )
-        if site.preview and data.test:
+        if site.preview and data.test and isinstance(trainer, Trainer):
             write_preview(site.work, data.test[0], trainer)
     answer = EvaluateAnswer(
         site=site.name,
@@ -178,12 +178,13 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     return pack(answer)
 
 
-def _measure(trainer: Trainer, data: LabelledData) -> Measured:
+def _measure(trainer: Learner, data: LabelledData) -> Measured:
     parts = {"validation": data.validation, "test": data.test}
     metrics: dict[str, float] = {}
     for part, examples in parts.items():
         if examples:
-            metrics |= _metrics(part, trainer.evaluate(examples))
+            measured = trainer.evaluate(examples).metrics
+            metrics |= {f"{part}_{name}": v for name, v in measured.items() if math.isfinite(v)}
     return Measured(
         metrics=metrics,
         cases={part: len(examples) for part, examples in parts.items()},
@@ -203,9 +204,10 @@ def _trainer(
     version: VersionManifest,
     tensors: Mapping[str, Tensor],
     settings: TrainingTable,
-) -> Trainer:
-    """A trainer around a version's network with these weights, or the site's own where it keeps
-    some for itself."""
+) -> Learner:
+    """What trains a version's network for its task, with these weights, or the site's own where it
+    keeps some for itself."""
+    check_task(version.architecture, version.task, len(version.outputs))
     network = build_network(version.architecture)
     registry = hospital.registry
     own = None
@@ -216,7 +218,8 @@ def _trainer(
     else:
         with registry.pull(own) as record:
             load_tensors(network, {**tensors, **record.tensors()})
-    return Trainer(
+    learner = Classifier if version.task == "classification" else Trainer
+    return learner(
         network, settings, labels=len(version.outputs), preprocessing=version.preprocessing
     )
 
@@ -225,7 +228,7 @@ def _keep_own(
     hospital: Hospital,
     start: VersionManifest,
     round: int,
-    trainer: Trainer,
+    trainer: Learner,
     update: Mapping[str, Tensor],
 ) -> None:
     """Remember the normalisation layers of a round in the site's own archive."""
@@ -242,17 +245,6 @@ def _keep_own(
         weights=weights,
     )
     hospital.registry.publish(state, parts)
-
-
-def _metrics(part: str, evaluation: Evaluation) -> dict[str, float]:
-    """Metrics by name; a label that no case has is left out."""
-    per_label = {f"{part}_dice_{n}": dice for n, dice in enumerate(evaluation.dice, start=1)}
-    named = {
-        f"{part}_dice_mean": evaluation.dice_mean,
-        **per_label,
-        f"{part}_loss": evaluation.loss,
-    }
-    return {name: value for name, value in named.items() if math.isfinite(value)}
 
 
 def _counts(quarantined: Mapping[Reason, int]) -> dict[str, int]:

@@ -59,6 +59,7 @@ class Hospital(Closing):
             version.line,
             version.preprocessing,
             version.outputs,
+            task=version.task,
             run=f"{version.line}/{version.branch}",
         )
 

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     JsonValue,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -32,6 +33,7 @@ from federation.iodeep.manifest import AGGREGATOR, Text
 from federation.pacs.address import parse_address
 from federation.pacs.limits import Limits
 from federation.sizes import parse_size
+from federation.task import TaskName
 from federation.values import Value
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -54,6 +56,52 @@ Address = Annotated[str, AfterValidator(_address)]
 """Where an archive is, in the notation of :mod:`federation.pacs.address`."""
 
 
+# --- what both documents speak of ----------------------------------------------------------
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class LabelSource(Value):
+    """What holds labels, and which name there means which output label.
+
+    source: for segmentation ``SEG`` or ``RTSTRUCT``, for classification ``SR`` or ``CSV``; or both
+            in order of preference
+    file:   of ``CSV``: its columns are ``label`` and one of ``series``, ``study`` (UIDs) and
+            ``patient_id``
+    map:    what the site calls an output label, by its number: a segment's label, its coded
+            meaning, or a code as "SCT:10200004"; an SR's value, or a row's ``label``. What has the
+            network's own code, or name, needs no entry. 0, for classification, is none of them
+    """
+
+    source: Annotated[
+        tuple[Literal["SEG", "RTSTRUCT", "SR", "CSV"], ...],
+        BeforeValidator(_several),
+        Field(min_length=1),
+    ] = ("SEG", "RTSTRUCT")
+    file: Path | None = None
+    map: dict[str, NonNegativeInt] = {}
+
+    @property
+    def task(self) -> TaskName:
+        """The task that such labels are for."""
+        return "segmentation" if {"SEG", "RTSTRUCT"} & set(self.source) else "classification"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.task == "segmentation" and {"SR", "CSV"} & set(self.source):
+            raise ValueError(
+                "SEG and RTSTRUCT draw labels, SR and CSV name an image's class: a table has "
+                "sources of one kind"
+            )
+        if ("CSV" in self.source) != (self.file is not None):
+            raise ValueError('source = "CSV" and file = "labels.csv" go together')
+        if self.task == "segmentation" and 0 in self.map.values():
+            raise ValueError("map gives a segment the label 0, which is background; from 1 on")
+        return self
+
+
 # --- an experiment: what to train, with whom, how ---------------------------------------
 
 
@@ -67,10 +115,19 @@ Labels = Annotated[dict[PositiveInt, Text], AfterValidator(_without_gaps)]
 """What a network's outputs mean: ASCII, 1 to 64 characters each."""
 
 
+_STACKED = frozenset({"CT", "MR", "PT"})
+"""Modalities whose series are volumes."""
+
+
 class ModelTable(Value):
-    """``[model]``: the line, what its outputs mean, the network and what it takes."""
+    """``[model]``: the line, what its outputs mean, the network and what it takes.
+
+    task:   ``segmentation``, a label for each voxel, or ``classification``, one for each image
+    labels: beside 0, which is background, or the class of what is none of these
+    """
 
     line: str
+    task: TaskName = "segmentation"
     labels: Labels
     architecture: Architecture
     preprocessing: Preprocessing | None = None
@@ -88,9 +145,21 @@ class ModelTable(Value):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        Line.parse(self.line)
+        line = Line.parse(self.line)
         if self.preprocessing is None and self.architecture.network != NETWORK_OF_LAYERS:
             raise ValueError("[model.preprocessing] is missing: how volumes become the input")
+        if self.preprocessing is None or self.task != "classification":
+            return self
+        if self.preprocessing.fit == "patches":
+            raise ValueError(
+                'fit = "patches" and task = "classification" do not go together: the class is the '
+                'whole image\'s, and a patch may lack what it is about; use fit = "crop"'
+            )
+        if self.preprocessing.takes_slices and line.modality in _STACKED:
+            raise ValueError(
+                f"{line.modality} series are stacks of slices, and a class is of the whole series; "
+                "give size and spacing_mm three axes, and the network spatial_dims = 3"
+            )
         return self
 
 
@@ -111,6 +180,19 @@ class FederationTable(Value):
         return self
 
 
+class SimulatedTable(Value):
+    """``[simulation.tables.SITE]``: the data table of a simulated site, whose archive has images.
+
+    query:  as of a site's own table
+    labels: likewise; a relative path of ``file`` is beside where the command is typed
+    """
+
+    query: dict[str, str] = {}
+    labels: LabelSource = LabelSource()
+    validation: Fraction = 0.15
+    test: Fraction = 0.15
+
+
 class SimulationTable(Value):
     """``[simulation]``: what a federation on one machine may use of it.
 
@@ -119,11 +201,14 @@ class SimulationTable(Value):
     workers:   sites that work at the same time, each in a process; as many as there are cores
                for ``training.threads`` unless given. 1 works within the process
     memory_gb: of all workers together; three quarters of what is free unless given
+    tables:    by site, how it finds its labelled images where its archive holds them already; an
+               experiment without ``data`` has one for each site, and an archive of its own
     """
 
     archives: dict[Name, Address] = {}
     workers: PositiveInt | None = None
     memory_gb: PositiveFloat | None = None
+    tables: dict[Name, SimulatedTable] = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -183,6 +268,7 @@ class TrainingTable(Value):
     epochs:   passes over a site's examples (1); or else
     steps:    optimiser steps, however many examples a site has
     schedule: of the learning rate over all steps of all rounds, or ``constant``
+    loss:     ``ce`` for classification, which knows no other
     threads:  torch threads; part of the result, as sums depend on it
     normalisation: what becomes of the statistics that batch normalisation keeps: ``average``
               pools the sites'; ``frozen`` leaves the starting version's; ``reestimate`` measures
@@ -228,6 +314,31 @@ class Experiment(Value):
             raise ValueError(
                 f"simulation.archives names {unknown[0]!r}; expected a site or {AGGREGATOR!r}"
             )
+        if unknown := sorted(self.simulation.tables.keys() - set(named[:-1])):
+            raise ValueError(f"simulation.tables names {unknown[0]!r}; expected a site")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_loss(cls, document: Any) -> Any:
+        """The loss that a task has unless another is named."""
+        model, training = (
+            document.get(table, {}) if isinstance(document, Mapping) else None
+            for table in ("model", "training")
+        )
+        if not isinstance(model, Mapping) or not isinstance(training, Mapping):
+            return document
+        if model.get("task") != "classification" or "loss" in training:
+            return document
+        return {**document, "training": {**training, "loss": "ce"}}
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> Self:
+        if self.model.task == "classification" and self.training.loss != "ce":
+            raise ValueError(
+                f'training.loss = "{self.training.loss}" counts voxels, and classification gives '
+                'one class an image; use "ce", or leave it out'
+            )
         return self
 
     @property
@@ -266,7 +377,12 @@ class Experiment(Value):
                                 name: address
                                 for name, address in self.simulation.archives.items()
                                 if name == site
-                            }
+                            },
+                            "tables": {
+                                name: table
+                                for name, table in self.simulation.tables.items()
+                                if name == site
+                            },
                         }
                     ),
                 }
@@ -309,25 +425,6 @@ class Archives(Value):
     @property
     def of_models(self) -> str:
         return self.models or self.images
-
-
-def _several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class LabelSource(Value):
-    """Which objects hold labels, and which segment name means which output label.
-
-    source: ``SEG`` or ``RTSTRUCT``, or both in order of preference
-    map:    what the site calls an output label, by its number: a segment's label, its coded
-            meaning, or a code as "SCT:10200004". A segment that has the network's own code, or
-            name, needs no entry
-    """
-
-    source: Annotated[
-        tuple[Literal["SEG", "RTSTRUCT"], ...], BeforeValidator(_several), Field(min_length=1)
-    ] = ("SEG", "RTSTRUCT")
-    map: dict[str, PositiveInt] = {}
 
 
 class Split(Value):
@@ -501,7 +598,12 @@ def read_site(path: Path) -> Site:
     home = path.resolve().parent
     data = {
         name: table.model_copy(
-            update={"split": table.split.model_copy(update={"key": home / table.split.key})}
+            update={
+                "split": table.split.model_copy(update={"key": home / table.split.key}),
+                "labels": table.labels.model_copy(
+                    update={"file": table.labels.file and home / table.labels.file}
+                ),
+            }
         )
         for name, table in site.data.items()
     }

@@ -15,6 +15,7 @@ from federation.iodeep.original import Original
 from federation.iodeep.weights import Tensor
 from federation.networks import (
     build_network,
+    check_task,
     check_tensors,
     check_volume,
     named_as,
@@ -41,10 +42,12 @@ def fresh_version(
 ) -> tuple[VersionManifest, list[Chunks]]:
     """Round 0 of a branch: the experiment's network, with ``tensors`` or initialised from its seed.
 
-    Raises :class:`~federation.errors.ModelError` where the network cannot be built, does not
-    take volumes of the preprocessing's size, or is not the one that the tensors belong to.
+    Raises :class:`~federation.errors.ModelError` where the network cannot be built, is not one for
+    the task and its labels, does not take volumes of the preprocessing's size, or is not the one
+    that the tensors belong to.
     """
     model = experiment.model
+    check_task(model.architecture, model.task, len(model.labels))
     if model.preprocessing is not None:
         check_volume(model.architecture, model.preprocessing.size)
     if tensors is None:
@@ -56,6 +59,7 @@ def fresh_version(
         line=experiment.line,
         branch=branch,
         round=0,
+        task=model.task,
         architecture=model.architecture,
         preprocessing=model.preprocessing,
         outputs=_outputs(model.labels),

@@ -4,7 +4,7 @@ Each version names its parent. Those of a branch follow each other in a lane; a 
 from a version of another one forks there. Nothing but manifests is read.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,18 +13,18 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import AGGREGATOR, Reference, ReleaseManifest
 from federation.registry import Branch, Registry
 from federation.releases import Releases, read_releases
+from federation.task import TASKS, Task, TaskName
 
 SHORTEST_RUN = 4
 """How many unremarkable rounds in a row are drawn as one."""
-
-_DICE = "validation_dice_mean"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Version:
     """A complete version of a line, as its manifest and the documents about it say.
 
-    dice:     mean validation Dice, the aggregator's where there is one; None where not recorded
+    score:    the task's headline metric on validation, the aggregator's where there is one; None
+              where not recorded
     releases: the release documents that point to it, in their order
     released: whether the one that counts now does
     """
@@ -36,7 +36,8 @@ class Version:
     weights_digest: str
     parameters: int
     sites: int
-    dice: float | None = None
+    task: TaskName = "segmentation"
+    score: float | None = None
     releases: tuple[ReleaseManifest, ...] = ()
     released: bool = False
 
@@ -53,6 +54,11 @@ class History:
     branches: tuple[Branch, ...]
     versions: tuple[Version, ...]
     releases: Releases
+
+    @property
+    def task(self) -> Task:
+        """What the newest version of the newest branch is for, as are all others."""
+        return TASKS[self.versions[-1].task]
 
     def of_branch(self, branch: str) -> list[Version]:
         return [version for version in self.versions if version.branch == branch]
@@ -89,14 +95,15 @@ def read_history(registry: Registry, line: Line) -> History:
 def _versions(
     registry: Registry, line: Line, branch: Branch, releases: Releases
 ) -> Iterator[Version]:
-    dice: dict[Reference, float] = {}
+    measured: dict[Reference, Mapping[str, float]] = {}
     evaluations = registry.evaluations(line, branch.name)
     for evaluation in sorted(evaluations, key=lambda found: found.by == AGGREGATOR):
-        if _DICE in evaluation.measured.metrics:
-            dice[evaluation.of] = evaluation.measured.metrics[_DICE]
+        found = measured.get(evaluation.of, {})
+        measured[evaluation.of] = {**found, **evaluation.measured.metrics}
     current = releases.stack[-1].of if releases.stack else None
     for version in registry.versions(line, branch.name):
         reference = version.reference
+        headline = f"validation_{TASKS[version.task].headline}"
         yield Version(
             branch=version.branch,
             round=version.round,
@@ -105,7 +112,8 @@ def _versions(
             weights_digest=version.weights.digest,
             parameters=version.weights.parameters,
             sites=len(version.lineage.receipts),
-            dice=dice.get(reference),
+            task=version.task,
+            score=measured.get(reference, {}).get(headline),
             releases=tuple(d for d in releases.documents if d.of == reference),
             released=reference == current,
         )
@@ -120,7 +128,7 @@ class Drawn:
 
     lanes: what is drawn to the left of the row's mark
     mark:  the version's: ``★`` where it is released, else ``●``; ``┊`` for a run
-    best:  whether it has its branch's best validation Dice, of several
+    best:  whether it has its branch's best validation score, of several
     start: whether it does not hang on what is drawn above it
     """
 
@@ -240,11 +248,11 @@ class _Forest:
 
 
 def _best(versions: Iterable[Version]) -> Iterator[Reference]:
-    """The version with the best validation Dice of each branch that has several measured."""
+    """The version with the best validation score of each branch that has several measured."""
     measured: dict[str, list[tuple[float, Version]]] = {}
     for version in versions:
-        if version.dice is not None:
-            measured.setdefault(version.branch, []).append((version.dice, version))
+        if version.score is not None:
+            measured.setdefault(version.branch, []).append((version.score, version))
     for found in measured.values():
         if len(found) > 1:
             yield max(found, key=lambda pair: pair[0])[1].reference

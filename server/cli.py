@@ -11,6 +11,7 @@ from federation.config import Experiment, read_experiment
 from federation.errors import ConfigError, IODeepError
 from federation.iodeep.architecture import NETWORK_OF_LAYERS
 from federation.iodeep.manifest import AGGREGATOR
+from federation.task import TASKS
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value …, over the document's: rounds=5")
@@ -71,14 +72,14 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs; the first is the measure.")],
     json: Json = False,
 ) -> None:
-    """Runs side by side: configurations, Dice, time, and whether the weights are the same."""
+    """Runs side by side: configurations, Dice or AUC, time, and whether weights are the same."""
     from server.report.compare import compare as compare_runs
 
     compared = compare_runs(runs)
     if json:
         print_json(asdict(compared))
         return
-    print_table("Dice of the last round", compared.result_table())
+    print_table("The last round", compared.result_table())
     typer.echo()
     if compared.differences:
         print_table("What differs in the configurations", compared.difference_table())
@@ -122,7 +123,8 @@ def run_simulation(
     if json:
         print_json(results)
     else:
-        columns = ("round", "validation_dice_mean", "test_dice_mean", "folder")
+        headline = TASKS[experiment.model.task].headline
+        columns = ("round", f"validation_{headline}", f"test_{headline}", "folder")
         rows = [
             {"site": site} | {c: result[c] for c in columns} for site, result in results.items()
         ]
@@ -157,15 +159,16 @@ def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool
             )
         raise
     picture, report = draw_run(folder), write_report(folder)
-    last = RunMetrics.read(folder).last()
+    metrics = RunMetrics.read(folder)
+    last, headline = metrics.last(), metrics.task.headline
     return {
         "line": str(experiment.line),
         "branch": branch,
         "round": last["round"],
         "version": last["version"],
         "weights_digest": last["weights_digest"],
-        "validation_dice_mean": last["validation_dice_mean"],
-        "test_dice_mean": last["test_dice_mean"],
+        f"validation_{headline}": last[f"validation_{headline}"],
+        f"test_{headline}": last[f"test_{headline}"],
         "folder": str(folder),
         "picture": str(picture),
         "report": str(report),
@@ -176,7 +179,8 @@ def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool
 def _print_result(result: dict[str, Any]) -> None:
     from server.report.summary import RunMetrics
 
-    print_table("Test Dice by round and site", RunMetrics.read(Path(result["folder"])).dice_table())
+    metrics = RunMetrics.read(Path(result["folder"]))
+    print_table(f"Test {metrics.task.word} by round and site", metrics.score_table())
     archive = next(iter(result["archives"].values()))
     typer.echo(
         f"\n{result['line']}, branch {result['branch']}: {result['version']}\n"

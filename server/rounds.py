@@ -400,7 +400,9 @@ def unpack_answer(content: RecordDict, site: str, kind: type[Answer]) -> Answer:
 def mean_over_cases(answers: Iterable[Measured]) -> Measured:
     """Each metric's mean over all cases of all sites that have it.
 
-    ``test_dice_1`` is weighted by the site's ``test`` cases, and so on.
+    ``test_dice_1`` is weighted by the site's ``test`` cases, and so on. Of accuracy and loss
+    that is the value over all cases. Of an AUC it is the mean of the sites' own: the one over all
+    cases would compare cases of different sites, whose scores never leave them.
     """
     sums: dict[str, float] = {}
     weights: dict[str, int] = {}

@@ -220,9 +220,8 @@ def _cases_of_sites(experiment: Experiment) -> dict[str, list[Case]]:
     """Every site's cases: made, or those that a folder's manifest gives to it."""
     sites = experiment.federation.sites
     if experiment.data is None:
-        raise ConfigError(
-            "a simulation needs labelled images: data=phantom, or data=FOLDER with a manifest.csv"
-        )
+        _check_filled(experiment)
+        return {site: [] for site in sites}
     if experiment.data == PHANTOM:
         return {
             site: phantom_cases(site, PHANTOM_CASES, PHANTOM_TEST_CASES, experiment.seed)
@@ -240,6 +239,40 @@ def _cases_of_sites(experiment: Experiment) -> dict[str, list[Case]]:
     return cases
 
 
+def _check_filled(experiment: Experiment) -> None:
+    """Whether every one of the roster has an archive that may hold images, and says which."""
+    simulation = experiment.simulation
+    for name in experiment.roster:
+        if name not in simulation.archives or name not in simulation.tables:
+            raise ConfigError(
+                "a simulation needs labelled images: data=phantom, or data=FOLDER with a "
+                "manifest.csv; or, for images that archives hold already, "
+                f"simulation.archives.{name} and [simulation.tables.{name}]"
+            )
+
+
+def _table(experiment: Experiment, name: str, cases: list[Case]) -> dict[str, Any]:
+    """A hospital's data table: the experiment's own for it, else one for the cases imported."""
+    given = experiment.simulation.tables.get(name)
+    if given is None:
+        return {
+            "query": {"Modality": experiment.line.modality},
+            "labels": {"map": {text: n for n, text in experiment.model.labels.items()}},
+            "split": {
+                "test": sorted({case.patient_id for case in cases if case.split == "test"}),
+                "key": "split.key",
+            },
+        }
+    labels = given.labels.model_dump(mode="json", exclude_none=True)
+    if given.labels.file is not None:
+        labels["file"] = str(Path.cwd() / given.labels.file)
+    return {
+        "query": {"Modality": experiment.line.modality, **given.query},
+        "labels": labels,
+        "split": {"validation": given.validation, "test": given.test, "key": "split.key"},
+    }
+
+
 def _write_document(
     folder: Path, experiment: Experiment, name: str, address: str, cases: list[Case]
 ) -> None:
@@ -253,16 +286,7 @@ def _write_document(
         "preview": True,
         "archives": {"images": address},
         "key": _SITE_KEY,
-        "data": {
-            experiment.line.region.slug: {
-                "query": {"Modality": experiment.line.modality},
-                "labels": {"map": {text: n for n, text in experiment.model.labels.items()}},
-                "split": {
-                    "test": sorted({case.patient_id for case in cases if case.split == "test"}),
-                    "key": "split.key",
-                },
-            }
-        },
+        "data": {experiment.line.region.slug: _table(experiment, name, cases)},
         "policy": {
             "trust": [{"lines": [str(experiment.line)], "signers": [f"../../{KEY}.pub"]}],
         },

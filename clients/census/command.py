@@ -8,7 +8,7 @@ from typing import Any
 from clients.census.overview import Overview, Sampled, take_overview
 from clients.census.picture import draw_samples
 from clients.census.verdict import Verdict, judge
-from clients.data.dataset import with_modality
+from clients.data.dataset import table_for
 from clients.data.quarantine import Quarantined
 from clients.hospital import Hospital
 from federation.commands.output import print_json, print_table, short
@@ -59,8 +59,8 @@ def _tables(
     site = hospital.site
     if model is not None:
         line = Line.parse(model)
-        table = with_modality(site.data_for(line), line)
-        yield line.region.slug, table, hospital.newest(line)
+        version = hospital.newest(line)
+        yield line.region.slug, table_for(site, line, version.task), version
         return
     if not site.data:
         raise ConfigError(f"site {site.name} has no table [data.NAME]; name what it can train on")
@@ -89,7 +89,8 @@ def _take(
         )
     drawn = picture or hospital.site.work / f"census-{name}.png"
     if overview.sample:
-        draw_samples(overview.sample, _names(table, version), drawn)
+        names = _names(table, version) if table.labels.task == "segmentation" else {}
+        draw_samples(overview.sample, names, drawn)
     return _Census(
         name=name,
         version=version,
@@ -146,6 +147,7 @@ def _counts(overview: Overview) -> dict[str, Any]:
         "opted out": overview.opted_out,
         "labelled series": len(overview.labelled),
         "patients": overview.patients,
+        **{f"class {number}": count for number, count in overview.classes.items()},
         **{str(part): count for part, count in parts.items()},
     }
 

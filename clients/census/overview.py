@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from clients.data.census import Census, LabelledSeries, find_labelled_series
 from clients.data.dataset import fetch_series
-from clients.data.labels import Wanted, read_labels
+from clients.data.labels import Wanted, read_labels, wanted_by
 from clients.data.opt_outs import opted_out
-from clients.data.preprocessing import part_cut_off
+from clients.data.preprocessing import check_whole, part_cut_off
 from clients.data.quarantine import Quarantined, Reason, Unusable
 from clients.data.split import Part, part_of, read_split_key
 from clients.data.volumes import Volume, read_volume
@@ -36,8 +36,9 @@ class Sampled:
     axes:       where the volume's axes (slices, rows, columns) run to, as "SPR"
     values:     the 1st, 50th and 99th percentile
     volumes_mm3: of each output label
-    cut_off:    which part of the labelled voxels the network's input leaves out
-    image, labels: the slice with most labelled voxels, (rows, columns)
+    cut_off:    which part of the labelled voxels the network's input leaves out, 0 without such
+    image, labels: the slice with most labelled voxels, (rows, columns); the middle one where there
+                are none, as of a series with a class
     """
 
     study: str
@@ -80,6 +81,12 @@ class Overview:
         return dict(sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])))
 
     @property
+    def classes(self) -> Mapping[int, int]:
+        """How many series have each class; of none where labels are drawn."""
+        found = (one.image_class for one in self.labelled)
+        return dict(sorted(Counter(one for one in found if one is not None).items()))
+
+    @property
     def usable_studies(self) -> int:
         """Labelled ones, without those of the sample that cannot be read."""
         unusable = {entry.series for entry in self.left_out}
@@ -102,9 +109,10 @@ def take_overview(
     outputs, preprocessing: of the network that they shall suit; without, what the table names
 
     Label objects are fetched, images only of the sample. Raises :class:`ConfigError` for a list
-    of opt-outs that cannot be read, and :class:`PacsError` where the archive refuses a query.
+    of opt-outs or of classes that cannot be read, and :class:`PacsError` where the archive refuses
+    a query.
     """
-    wanted = Wanted.of(outputs, table.labels.map)
+    wanted = wanted_by(table.labels, outputs)
     census = find_labelled_series(
         gateway,
         table,
@@ -169,7 +177,12 @@ def _read(
         except PacsError as error:
             raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
         volume = read_volume(images)
-        labels = read_labels(objects, volume, wanted)
+        if series.image_class is None:
+            labels = read_labels(objects, volume, wanted)
+        else:
+            if preprocessing is not None:
+                check_whole(volume, preprocessing)
+            labels = np.zeros(volume.voxels.shape, np.uint8)
     cut_off = 0.0 if preprocessing is None else part_cut_off(labels, volume, preprocessing)
     return _sampled(series, volume, labels, cut_off)
 
@@ -179,8 +192,9 @@ def _sampled(
 ) -> Sampled:
     numbers, counts = np.unique(labels, return_counts=True)
     voxel_mm3 = float(np.prod(volume.spacing_mm))
-    level = int((labels != 0).sum(axis=(1, 2)).argmax())
     depth, height, width = volume.voxels.shape
+    drawn = (labels != 0).sum(axis=(1, 2))
+    level = int(drawn.argmax()) if drawn.any() else depth // 2
     low, middle, high = (float(value) for value in np.percentile(volume.voxels, _PERCENTILES))
     return Sampled(
         study=series.study,

@@ -49,7 +49,7 @@ def judge(overview: Overview, policy: PolicyTable) -> Iterator[Verdict]:
             advice="add patients, or lower the fractions held out",
         )
     cut = [one for one in overview.sample if one.cut_off > _NOTICEABLE]
-    if overview.sample:
+    if overview.sample and not overview.classes:
         worst = max(one.cut_off for one in overview.sample)
         yield Verdict(
             what="labels within the network's input",

@@ -48,7 +48,8 @@ class Example:
     """One labelled image as the network sees it.
 
     image: float32 (1, D, H, W), label: uint8 (1, D, H, W), axes as the preprocessing orders
-    them; spacing_mm of D, H and W. key names the example at this site.
+    them; or label is the image's class, uint8 (1,). spacing_mm of D, H and W. key names the
+    example at this site.
     """
 
     key: str
@@ -70,6 +71,8 @@ def example_key(series: LabelledSeries, wanted: Wanted, preprocessing: Preproces
         "wanted": wanted.as_json,
         "preprocessing": preprocessing.model_dump(mode="json"),
     }
+    if series.image_class is not None:
+        content["class"] = series.image_class
     return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 

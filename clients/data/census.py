@@ -4,15 +4,17 @@ Hierarchical C-FIND (PS3.4 Section C.4.1) finds studies, series and label object
 to is only in the object, so each is fetched once; its header is remembered after that.
 """
 
+import hashlib
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
 from clients.data import identities
-from clients.data.labels import LabelHeader, Wanted, read_header
+from clients.data.labels import LabelHeader, Wanted, WantedClass, read_header, read_list
 from clients.data.quarantine import Quarantined, Reason, Unusable
 from federation.config import DataTable
 from federation.errors import PacsError, PacsUnreachable
@@ -58,7 +60,10 @@ class LabelObject:
 class LabelledSeries:
     """An image series and the objects that label it, together.
 
-    source: which kind of object they are. The Patient ID decides the split and stays in memory.
+    source:      which kind of object they are, or ``CSV``, which has none
+    image_class: that they, or a list, give to the series as a whole; None where they draw labels
+
+    The Patient ID decides the split and stays in memory.
     """
 
     study: str
@@ -66,6 +71,7 @@ class LabelledSeries:
     image_instances: int
     source: str
     labels: tuple[LabelObject, ...]
+    image_class: int | None = None
     patient_id: str = field(repr=False)
 
 
@@ -124,7 +130,8 @@ def find_labelled_series(
 
     A study with no image that answers the query, but other images, is no business of ours; one
     that holds nothing but labels has lost its images and is quarantined. Raises
-    :class:`PacsUnreachable`, and :class:`PacsError` where the archive refuses a query.
+    :class:`PacsUnreachable`, :class:`PacsError` where the archive refuses a query, and
+    :class:`~federation.errors.ConfigError` for a list of classes that cannot be read.
     """
     finder = _Finder(gateway, table, wanted, {} if known is None else known)
     studies: Studies = {} if examined is None else examined
@@ -138,10 +145,11 @@ def find_labelled_series(
     rows = rows[:most]
     for done, row in enumerate(rows, start=1):
         patient = patients.of(row)
-        if opted_out is not None and any(map(opted_out, patients.all_of(patient))):
+        ids = patients.all_of(patient)
+        if opted_out is not None and any(map(opted_out, ids)):
             entries: tuple[Entry, ...] = (_of_nobody(row),)
         else:
-            entries = _entries(finder, row, patient, studies)
+            entries = _entries(finder, row, patient, ids, studies)
         for entry in entries:
             if isinstance(entry, LabelledSeries):
                 labelled.append(entry)
@@ -149,7 +157,7 @@ def find_labelled_series(
                 quarantined.append(entry)
         if progress is not None:
             progress(done, len(rows))
-    labelled.sort(key=lambda series: (series.image_series, series.labels[0].instance))
+    labelled.sort(key=lambda series: (series.image_series, [o.instance for o in series.labels]))
     quarantined.sort(key=lambda entry: (entry.study, entry.series))
     return Census(labelled=tuple(labelled), quarantined=tuple(quarantined))
 
@@ -165,7 +173,7 @@ def _of_nobody(row: Dataset) -> Quarantined:
 
 
 def _entries(
-    finder: "_Finder", row: Dataset, patient_id: str, studies: Studies
+    finder: "_Finder", row: Dataset, patient_id: str, ids: Collection[str], studies: Studies
 ) -> tuple[Entry, ...]:
     """The study's entries, as they were unless something came or went."""
     uid = str(row.StudyInstanceUID)
@@ -176,7 +184,7 @@ def _entries(
             replace(entry, patient_id=patient_id) if isinstance(entry, LabelledSeries) else entry
             for entry in before.entries
         )
-    entries = tuple(finder.examine(row, patient_id))
+    entries = tuple(finder.examine(row, patient_id, ids))
     reasons = {entry.reason for entry in entries if isinstance(entry, Quarantined)}
     if Reason.NOT_RETRIEVED not in reasons:
         studies[uid] = Examined(counts=counts, entries=entries)
@@ -193,11 +201,15 @@ class _Finder:
         self._table = table
         self._wanted = wanted
         self._headers = headers
+        self._listed = read_list(table.labels.file) if table.labels.file else None
         self._sources = table.labels.source
         self._query = {key: value for key, value in table.query.items() if key not in _STUDY_KEYS}
 
-    def examine(self, row: Dataset, patient_id: str) -> Iterator[Entry]:
-        """Every image series of a study that answers the query, or what is left of it."""
+    def examine(self, row: Dataset, patient_id: str, ids: Collection[str]) -> Iterator[Entry]:
+        """Every image series of a study that answers the query, or what is left of it.
+
+        patient_id: what the patient goes by, of all their ``ids``
+        """
         study = str(row.StudyInstanceUID)
         every = self._find_series(study)
         images = self._images(row, every)
@@ -219,20 +231,25 @@ class _Finder:
                 )
         for image in images:
             try:
-                yield self._labelled(study, patient_id, image, every[image], objects)
+                count = self._check(study, patient_id, image, every[image])
+                source, chosen, image_class = self._choose(study, image, ids, objects)
+                yield LabelledSeries(
+                    study=study,
+                    image_series=image,
+                    image_instances=count,
+                    source=source,
+                    labels=chosen,
+                    image_class=image_class,
+                    patient_id=patient_id,
+                )
             except Unusable as problem:
                 yield Quarantined(
                     study=study, series=image, reason=problem.reason, detail=str(problem)
                 )
 
-    def _labelled(
-        self,
-        study: str,
-        patient_id: str,
-        image: str,
-        series: Dataset,
-        objects: Sequence[_Found],
-    ) -> LabelledSeries:
+    def _check(self, study: str, patient_id: str, image: str, series: Dataset) -> int:
+        """How many instances an image series has. Raises :class:`Unusable` where it is left out,
+        whatever labels it."""
         if not patient_id:
             raise Unusable(Reason.NO_PATIENT_ID, "a study without a Patient ID has no part")
         count = self._count_instances(study, image, series)
@@ -241,15 +258,7 @@ class _Finder:
             limits.most_instances is not None and count > limits.most_instances
         ):
             raise Unusable(Reason.INSTANCES_LIMIT, f"{count} instances, which limits leave out")
-        source, chosen = self._choose(image, objects)
-        return LabelledSeries(
-            study=study,
-            image_series=image,
-            image_instances=count,
-            source=source,
-            labels=chosen,
-            patient_id=patient_id,
-        )
+        return count
 
     def _images(self, row: Dataset, every: Mapping[str, Dataset]) -> list[str]:
         """The series that answer the query and none of what is excluded.
@@ -304,16 +313,25 @@ class _Finder:
 
     def _read_objects(self, study: str, series: str, source: str) -> Iterator[_Found]:
         for instance in self._find_instances(study, series):
-            header = self._headers.get(instance)
+            key = self._key(instance)
+            header = self._headers.get(key)
             if header is None:
                 header = self._fetch_header(study, series, instance)
                 if not (isinstance(header, Unusable) and header.reason is Reason.NOT_RETRIEVED):
-                    self._headers[instance] = header
+                    self._headers[key] = header
             yield _Found(
                 source=source,
                 object=LabelObject(series=series, instance=instance),
                 header=header,
             )
+
+    def _key(self, instance: str) -> str:
+        """By what a header is remembered. Of a report that depends on what is looked for in it, as
+        nothing else of what it says about a patient is kept."""
+        if not isinstance(self._wanted, WantedClass):
+            return instance
+        asked = json.dumps(self._wanted.as_json, sort_keys=True)
+        return f"{instance}/{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
 
     def _fetch_header(self, study: str, series: str, instance: str) -> LabelHeader | Unusable:
         """The header, or why there is none. Raises :class:`PacsUnreachable`."""
@@ -322,7 +340,11 @@ class _Finder:
                 (path,) = self._gateway.fetch(
                     Path(folder), study=study, series=series, instance=instance
                 )
-                return read_header(path)
+                header = read_header(path)
+                if not isinstance(self._wanted, WantedClass):
+                    return header
+                said = [one for one in header.segments if self._wanted.label_of(one) is not None]
+                return replace(header, segments=tuple(said))
             except Unusable as problem:
                 return problem
             except PacsUnreachable:
@@ -338,10 +360,13 @@ class _Finder:
             return False
         return self._wanted.is_met_by(header.segments)
 
-    def _choose(self, image: str, objects: Sequence[_Found]) -> tuple[str, tuple[LabelObject, ...]]:
-        """What labels ``image``, of the first source that does. Raises :class:`Unusable`.
+    def _choose(
+        self, study: str, image: str, ids: Collection[str], objects: Sequence[_Found]
+    ) -> tuple[str, tuple[LabelObject, ...], int | None]:
+        """What labels ``image``, of the first source that does: its objects, and the class of the
+        whole image where they say one. Raises :class:`Unusable`.
 
-        One object that has all that is wanted, else several that share it.
+        Of objects that draw labels one that has all that is wanted, else several that share it.
         """
         problem: Unusable | None = None
         for source in self._sources:
@@ -353,15 +378,34 @@ class _Finder:
                 and image in found.header.series
             ]
             try:
+                if self._listed is not None and source == "CSV":
+                    image_class = self._listed.class_of(
+                        self._wanted, series=image, study=study, patients=ids
+                    )
+                    return source, (), image_class
+                if referring and isinstance(self._wanted, WantedClass):
+                    return source, *_agreeing(referring, self._wanted)
                 if referring:
-                    return source, _sharing(referring, self._wanted)
+                    return source, _sharing(referring, self._wanted), None
             except Unusable as why:
+                if isinstance(self._wanted, WantedClass) and why.reason is Reason.SEVERAL_LABELS:
+                    raise
                 problem = problem or why
         unreadable = [one.header for one in objects if isinstance(one.header, Unusable)]
         if problem is None and unreadable:
             problem = unreadable[0]
         kinds = " or ".join(self._sources)
         raise problem or Unusable(Reason.NO_LABELS, f"no {kinds} refers to the images")
+
+
+def _agreeing(
+    referring: Sequence[tuple[_Found, LabelHeader]], wanted: WantedClass
+) -> tuple[tuple[LabelObject, ...], int]:
+    """The reports that say a class, and the one that all of them say. Raises :class:`Unusable`."""
+    saying = [(found, header) for found, header in referring if wanted.is_met_by(header.segments)]
+    image_class = wanted.class_in(segment for _, header in saying for segment in header.segments)
+    objects = sorted((found.object for found, _ in saying), key=lambda one: one.instance)
+    return tuple(objects), image_class
 
 
 def _sharing(

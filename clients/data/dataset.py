@@ -10,9 +10,15 @@ from typing import overload
 
 from clients.data.cache import Example, ExampleCache, example_key
 from clients.data.census import Census, LabelledSeries, find_labelled_series
-from clients.data.labels import Wanted, read_labels
+from clients.data.labels import Wanted, read_labels, read_list, wanted_by
 from clients.data.opt_outs import opted_out
-from clients.data.preprocessing import preprocess_image, preprocess_labels, spacing_after
+from clients.data.preprocessing import (
+    check_whole,
+    class_label,
+    preprocess_image,
+    preprocess_labels,
+    spacing_after,
+)
 from clients.data.quarantine import (
     Quarantined,
     Reason,
@@ -23,11 +29,12 @@ from clients.data.quarantine import (
 from clients.data.split import Part, part_of, read_split_key
 from clients.data.volumes import read_volume
 from federation.config import DataTable, Site
-from federation.errors import DataError, PacsError, PacsUnreachable
+from federation.errors import ConfigError, DataError, PacsError, PacsUnreachable
 from federation.iodeep.architecture import Preprocessing
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import OutputLabel
 from federation.pacs.gateway import Gateway
+from federation.task import TaskName
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -86,12 +93,14 @@ def load_examples(
     preprocessing: Preprocessing,
     outputs: Sequence[OutputLabel] = (),
     *,
+    task: TaskName = "segmentation",
     run: str = "",
     progress: Progress | None = None,
 ) -> LabelledData:
     """The site's examples for ``line``, out of the archive or the cache in ``site.work``.
 
-    outputs:  the network's, each of which an example must have a segment of
+    outputs:  the network's: an example must have a segment of each of them, or be of one class
+    task:     the network's; the site's labels must be for it
     run:      names what the examples are for: within one run, studies are asked about again only
               where something came or went. Without a name, all of them are
     progress: called with the number of series done and their total
@@ -102,9 +111,9 @@ def load_examples(
     :class:`~federation.errors.ConfigError` without data for the line or a split key, and
     :class:`~federation.errors.PacsError`.
     """
-    table = with_modality(site.data_for(line), line)
+    table = table_for(site, line, task)
     split_key = read_split_key(table.split.key)
-    wanted = Wanted.of(outputs, table.labels.map)
+    wanted = wanted_by(table.labels, outputs)
     cache = ExampleCache(site.work / "cache", site.policy.cache)
     census = _take_census(gateway, site, table, wanted, cache, run)
     parts: dict[Part, list[str]] = {part: [] for part in Part}
@@ -142,8 +151,19 @@ def load_examples(
     return data
 
 
-def with_modality(table: DataTable, line: Line) -> DataTable:
-    """The line's modality is asked for unless the site's query names another."""
+def table_for(site: Site, line: Line, task: TaskName) -> DataTable:
+    """The site's table for a line, whose modality is asked for unless the query names another.
+
+    Raises :class:`ConfigError` where there is none, or its labels are for another task.
+    """
+    table = site.data_for(line)
+    if table.labels.task != task:
+        fitting = {"segmentation": '"SEG" or "RTSTRUCT"', "classification": '"SR" or "CSV"'}
+        raise ConfigError(
+            f"the labels of [data.{line.region.slug}] come from {', '.join(table.labels.source)} "
+            f"and are for {table.labels.task}, {line} is for {task}: that needs labels.source = "
+            f"{fitting[task]}"
+        )
     return table.model_copy(update={"query": {"Modality": line.modality, **table.query}})
 
 
@@ -153,6 +173,7 @@ def _take_census(
     headers = cache.read_headers()
     known = len(headers)
     content = f"{table.model_dump_json()}{json.dumps(wanted.as_json)}"  # it may name patients
+    content += read_list(table.labels.file).digest if table.labels.file else ""
     asked = hashlib.sha256(content.encode()).hexdigest()
     named = f"{run} {asked}" if run else ""
     studies = cache.read_studies(named) if named else {}
@@ -211,11 +232,16 @@ def _build(
         except (PacsError, ValueError) as error:
             raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
         volume = read_volume(images)
-        labels = read_labels(objects, volume, wanted)
+        if series.image_class is None:
+            labels = read_labels(objects, volume, wanted)
+            label = preprocess_labels(labels, volume, preprocessing)
+        else:
+            check_whole(volume, preprocessing)
+            label = class_label(series.image_class)
     return Example(
         key=key,
         image=preprocess_image(volume, preprocessing),
-        label=preprocess_labels(labels, volume, preprocessing),
+        label=label,
         spacing_mm=spacing_after(volume, preprocessing),
     )
 
@@ -223,14 +249,14 @@ def _build(
 def fetch_series(
     gateway: Gateway, series: LabelledSeries, folder: Path
 ) -> tuple[list[Path], list[Path]]:
-    """The files of a series, and of what labels it. Raises :class:`PacsError`."""
+    """The files of a series, and of what draws its labels. Raises :class:`PacsError`."""
     images, objects = folder / "images", folder / "labels"
     images.mkdir()
     objects.mkdir()
     paths = gateway.fetch(images, study=series.study, series=series.image_series)
     labels = [
         path
-        for one in series.labels
+        for one in (series.labels if series.image_class is None else ())
         for path in gateway.fetch(
             objects, study=series.study, series=one.series, instance=one.instance
         )

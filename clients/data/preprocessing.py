@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import Volume
 from federation.iodeep.architecture import Preprocessing
 
@@ -37,6 +38,23 @@ def preprocess_labels(
 
     resampled = _to_grid(labels.astype(np.float32), volume, preprocessing, mode="nearest")
     return _to_size(resampled, preprocessing).round().to(torch.uint8).contiguous()
+
+
+def check_whole(volume: Volume, preprocessing: Preprocessing) -> None:
+    """Raises :class:`Unusable` where a network takes slices, and the class is a whole volume's."""
+    if preprocessing.takes_slices and len(volume.voxels) > 1:
+        raise Unusable(
+            Reason.IMAGE_UNSUPPORTED,
+            f"a volume of {len(volume.voxels)} slices with one class, and a network that takes "
+            "single images such as CR and DX; a network with spatial_dims = 3 takes it",
+        )
+
+
+def class_label(image_class: int) -> "torch.Tensor":
+    """uint8 (1,): the class of an image as a whole."""
+    import torch
+
+    return torch.tensor([image_class], dtype=torch.uint8)
 
 
 def part_cut_off(labels: NDArray[np.uint8], volume: Volume, preprocessing: Preprocessing) -> float:

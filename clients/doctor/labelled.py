@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clients.data.census import Census, Examined, LabelledSeries, find_labelled_series
 from clients.data.dataset import fetch_series
-from clients.data.labels import LabelHeader, Wanted, read_labels
+from clients.data.labels import LabelHeader, read_labels, wanted_by
 from clients.data.opt_outs import opted_out
 from clients.data.quarantine import Reason, Unusable, count_reasons
 from clients.data.split import Part, part_of, read_split_key
@@ -26,7 +26,8 @@ _NAMES_SHOWN = 8
 
 _ADVICE = {
     Reason.NO_PATIENT_ID: "give these studies a Patient ID: without it they have no part",
-    Reason.NO_LABELS: "store a SEG or RTSTRUCT that refers to the images, in the same study",
+    Reason.NO_LABELS: "store a SEG or RTSTRUCT (for classes, an SR) that refers to the images, in "
+    "the same study; or add rows to the CSV",
     Reason.SEVERAL_LABELS: "leave one SEG of these segments in each study",
     Reason.PREDICTION: "have somebody accept or correct what the network proposed",
     Reason.IMAGES_ABSENT: "store the images that the SEGs refer to",
@@ -50,7 +51,7 @@ class _Table:
     def __init__(self, name: str, table: DataTable, policy: PolicyTable, gateway: Gateway) -> None:
         self._name = f"[data.{name}]"
         self._table = table
-        self._wanted = Wanted.of(names=table.labels.map)
+        self._wanted = wanted_by(table.labels)
         self._policy = policy
         self._least = policy.min_studies
         self._gateway = gateway
@@ -74,7 +75,8 @@ class _Table:
             yield _DATA.failed("studies", f"{self._name}: {error}", advice)
             return
         except ConfigError as error:
-            yield _DATA.failed("studies", f"{self._name}: {error}", "correct its query")
+            advice = "correct its query, or its list of labels"
+            yield _DATA.failed("studies", f"{self._name}: {error}", advice)
             return
         looked_into = studies.keys() | {entry.study for entry in census.quarantined}
         yield self._studies(census, _names(headers), there_may_be_more=len(looked_into) >= most)
@@ -136,7 +138,8 @@ class _Table:
             try:
                 images, objects = fetch_series(self._gateway, series, Path(folder))
                 volume = read_volume(images)
-                read_labels(objects, volume, self._wanted)
+                if series.image_class is None:
+                    read_labels(objects, volume, self._wanted)
             except (PacsError, ConfigError) as error:
                 return _DATA.failed(
                     "example",

@@ -1,9 +1,22 @@
 """Training at a site: tensors in, a better network out. Knows neither Flower nor DICOM."""
 
-from clients.training.metrics import Evaluation
+from clients.training.classifier import Classifier
+from clients.training.learner import FitResult, Learner
+from clients.training.metrics import ClassEvaluation, Evaluation, Measurement
 from clients.training.normalisation import names_of_layers
 from clients.training.pieces import Example
 from clients.training.reproducible import seed_for
-from clients.training.trainer import FitResult, Trainer
+from clients.training.trainer import Trainer
 
-__all__ = ["Evaluation", "Example", "FitResult", "Trainer", "names_of_layers", "seed_for"]
+__all__ = [
+    "ClassEvaluation",
+    "Classifier",
+    "Evaluation",
+    "Example",
+    "FitResult",
+    "Learner",
+    "Measurement",
+    "Trainer",
+    "names_of_layers",
+    "seed_for",
+]

@@ -24,34 +24,39 @@ class RandomChanges:
     outside is 0.
     """
 
-    def __init__(self, settings: Augmentation, *, seed: int, dims: int = 3) -> None:
-        """``dims`` is 2 for slices."""
-        self._transform = Compose(_transforms(settings, dims))
+    def __init__(
+        self, settings: Augmentation, *, seed: int, dims: int = 3, is_drawn: bool = True
+    ) -> None:
+        """``dims`` is 2 for slices; ``is_drawn`` says whether a label moves with its image, as
+        one of the whole image does not."""
+        self._transform = Compose(_transforms(settings, dims, is_drawn=is_drawn))
         self._transform.set_random_state(seed)
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Image float32 and label uint8, both (1, D, H, W) or (1, H, W): changed copies."""
+        """Image float32 and label uint8, both (1, D, H, W) or (1, H, W): changed copies. A label
+        that is not drawn is of any shape."""
         changed = self._transform({"image": image, "label": label})
         return _plain(changed["image"], image), _plain(changed["label"], label)
 
 
-def _transforms(settings: Augmentation, dims: int) -> list[Transform]:
-    both, probability = ("image", "label"), settings.probability
+def _transforms(settings: Augmentation, dims: int, *, is_drawn: bool) -> list[Transform]:
+    moving = ("image", "label") if is_drawn else ("image",)
+    probability = settings.probability
     transforms: list[Transform] = []
     if settings.rotate_degrees or settings.scale or settings.translate:
         transforms.append(
             RandAffined(
-                both,
+                moving,
                 prob=probability,
                 rotate_range=[math.radians(settings.rotate_degrees)] * (3 if dims == 3 else 1),
                 scale_range=[settings.scale] * dims,
                 translate_range=[settings.translate] * dims,
-                mode=["bilinear", "nearest"],
+                mode=["bilinear", "nearest"][: len(moving)],
                 padding_mode="zeros",
             )
         )
     for axis in settings.flip:
-        transforms.append(RandFlipd(both, prob=probability, spatial_axis=axis))
+        transforms.append(RandFlipd(moving, prob=probability, spatial_axis=axis))
     if settings.noise:
         transforms.append(RandGaussianNoised("image", prob=probability, std=settings.noise))
     if settings.intensity:

@@ -1,4 +1,7 @@
-"""Losses by name. Scores: float32 (B, K, D, H, W), K with background; label: (B, 1, D, H, W)."""
+"""Losses by name. Scores: float32 (B, K, D, H, W), K with background; label: (B, 1, D, H, W).
+
+Of whole images, cross-entropy takes scores (B, K) and classes (B, 1).
+"""
 
 from collections.abc import Callable, Mapping
 

@@ -1,17 +1,29 @@
-"""Dice per label and case, and what a site reports of it."""
+"""Dice per label and case; accuracy and AUC of classes; and what a site reports of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from monai.metrics.meandice import compute_dice
+from monai.metrics.rocauc import compute_roc_auc
 from monai.networks.utils import one_hot
 from torch import Tensor
 
 
+class Measurement(Protocol):
+    """A network on labelled cases, whatever its task."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """By the keys of :mod:`federation.task`, and ``loss``; NaN for what no case tells."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """A network on labelled cases.
+    """A segmentation on labelled cases.
 
     dice:      per label 1, 2 …, the mean over those cases whose truth has the label; NaN for
                a label that no case has
@@ -23,6 +35,34 @@ class Evaluation:
     dice: tuple[float, ...]
     dice_mean: float
     loss: float
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        per_label = {f"dice_{number}": dice for number, dice in enumerate(self.dice, start=1)}
+        return {"dice_mean": self.dice_mean, **per_label, "loss": self.loss}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassEvaluation:
+    """A classification on labelled cases.
+
+    accuracy: the fraction whose most likely class is the true one
+    auc:      the mean of the areas under the ROC curve of every class that occurs against all
+              others; NaN where only one class occurs
+    of_class: this area of each class 1, 2 …; NaN for a class that no case has, or all have
+    loss:     of the training, mean over cases
+    """
+
+    cases: int
+    accuracy: float
+    auc: float
+    of_class: tuple[float, ...]
+    loss: float
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        per_class = {f"auc_{number}": auc for number, auc in enumerate(self.of_class, start=1)}
+        return {"auc": self.auc, "accuracy": self.accuracy, **per_class, "loss": self.loss}
 
 
 def dice_per_label(prediction: Tensor, truth: Tensor, *, labels: int) -> tuple[float, ...]:
@@ -47,6 +87,31 @@ def summarise(dice: Sequence[tuple[float, ...]], losses: Sequence[float]) -> Eva
         cases=len(dice),
         dice=per_label,
         dice_mean=_mean_present(per_label),
+        loss=math.fsum(losses) / len(losses),
+    )
+
+
+def classification(
+    probabilities: Tensor, truth: Tensor, losses: Sequence[float]
+) -> ClassEvaluation:
+    """The evaluation of at least one case: probabilities float32 (B, K), true classes int64 (B,).
+
+    Each class counts alike, however many cases it has.
+    """
+    classes = probabilities.shape[1]
+    per_class = [math.nan] * classes
+    present = sorted(set(truth.tolist()))
+    if len(present) > 1:
+        truth_BK = torch.nn.functional.one_hot(truth, classes)
+        for number in present:
+            auc = compute_roc_auc(probabilities[:, number], truth_BK[:, number])
+            per_class[number] = float(auc)  # type: ignore[arg-type]  # one number for one class
+    hits = int((probabilities.argmax(dim=1) == truth).sum())
+    return ClassEvaluation(
+        cases=len(truth),
+        accuracy=hits / len(truth),
+        auc=_mean_present(per_class),
+        of_class=tuple(per_class[1:]),
         loss=math.fsum(losses) / len(losses),
     )
 

@@ -16,7 +16,8 @@ _SLICES_AT_ONCE = 16
 
 
 class Example(Protocol):
-    """A preprocessed case. image: float32 (1, D, H, W); label: uint8 (1, D, H, W)."""
+    """A preprocessed case. image: float32 (1, D, H, W); label: uint8 (1, D, H, W), or the image's
+    class, uint8 (1,)."""
 
     @property
     def image(self) -> Tensor: ...
@@ -86,6 +87,11 @@ class Pieces:
         ]
         return torch.cat(scores).transpose(0, 1)[None]
 
+    def class_scores(self, network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """What a network makes of an image as a whole: (1, D, H, W), of slices a single one, to
+        scores (1, K) on the CPU."""
+        return network(image[None] if self.dims == 3 else image.transpose(0, 1)).cpu()
+
     def _run(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         if self._patch is None:
             return network(images)
@@ -96,11 +102,13 @@ class Pieces:
 
 
 def cut_out(examples: Sequence[Example], piece: Piece) -> tuple[Tensor, Tensor]:
-    """Image and label of a piece: (1, D, H, W), or (1, H, W) of a slice."""
+    """Image and label of a piece: (1, D, H, W), or (1, H, W) of a slice; a class stays (1,)."""
     example = examples[piece.example]
     if piece.slice is None:
         return example.image, example.label
-    return example.image[:, piece.slice], example.label[:, piece.slice]
+    of_whole_image = example.label.ndim == 1
+    label = example.label if of_whole_image else example.label[:, piece.slice]
+    return example.image[:, piece.slice], label
 
 
 def _plain(cut: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from federation.iodeep.labels import Line
 from federation.lineage import Drawn, History, Version, draw, read_history
 from federation.registry import Registry
 from federation.releases import Refused
+from federation.task import TASKS
 
 
 def print_graph(registry: Registry, line: Line, *, json: bool) -> None:
@@ -31,21 +32,21 @@ def print_graph(registry: Registry, line: Line, *, json: bool) -> None:
 def _row(history: History, drawn: Drawn) -> dict[str, Any]:
     first, last = drawn.versions[0], drawn.versions[-1]
     many = len(drawn.versions) > 1
-    dice = [version.dice for version in drawn.versions if version.dice is not None]
+    scores = [version.score for version in drawn.versions if version.score is not None]
     return {
         "branch:round": f"{drawn.lanes}{drawn.mark} "
         + (f"rounds {first.round}-{last.round}" if many else first.name),
         "version": f"{len(drawn.versions)} versions" if many else short(first.reference.uid),
         "weights": "" if many else first.weights_digest[:12],
-        "validation Dice": _range(dice),
+        f"validation {history.task.word}": _range(scores),
         "": "" if many else ", ".join(_remarks(history, drawn)),
     }
 
 
-def _range(dice: list[float]) -> str:
-    if not dice:
+def _range(scores: list[float]) -> str:
+    if not scores:
         return "-"
-    low, high = min(dice), max(dice)
+    low, high = min(scores), max(scores)
     return f"{low:.4f}" if low == high else f"{low:.4f}-{high:.4f}"
 
 
@@ -113,7 +114,7 @@ def _version_json(history: History, version: Version) -> dict[str, Any]:
         "weights_digest": version.weights_digest,
         "parameters": version.parameters,
         "sites": version.sites,
-        "validation_dice_mean": version.dice,
+        f"validation_{TASKS[version.task].headline}": version.score,
         "releases": [release.number for release in version.releases],
         "released": version.released,
     }

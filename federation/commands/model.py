@@ -28,6 +28,7 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
 from federation.iodeep.signature import SigningKey
 from federation.registry import Registry
+from federation.task import TASKS
 
 
 def register(cli: typer.Typer) -> None:
@@ -114,6 +115,7 @@ def show(line: LineArgument, pacs: Pacs, branch: BranchOption = None, json: Json
         print_json(_described(latest) | {"manifest": latest.model_dump(mode="json")})
         return
     facts = _described(latest)
+    facts["task"] = latest.task
     facts["network"] = latest.architecture.network
     facts["region"] = latest.line.region
     facts["disease"] = latest.line.disease
@@ -132,7 +134,7 @@ def history(
     signer: Signers = None,
     json: Json = False,
 ) -> None:
-    """Rounds of a branch: parents, digests, Dice. Reads manifests only, never weights."""
+    """Rounds of a branch: parents, digests, Dice or AUC. Reads manifests only, never weights."""
     if graph and branch:
         raise typer.BadParameter("--graph shows all branches; leave out --branch")
     if signer and not graph:
@@ -153,6 +155,7 @@ def history(
     if json:
         print_json(rows)
         return
+    task = TASKS[versions[-1].task if versions else "segmentation"]
     print_table(
         f"{line}, branch {name}",
         [
@@ -162,8 +165,10 @@ def history(
                 "parent": short(row["parent"]),
                 "weights": row["weights_digest"][:12],
                 "sites": row["sites"],
-                "validation Dice": row.get("validation_dice_mean"),
-                "test Dice": row.get("test_dice_mean"),
+                **{
+                    f"{part} {task.word}": row.get(f"{part}_{task.headline}")
+                    for part in ("validation", "test")
+                },
             }
             for row in rows
         ],

@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 from federation.errors import CodecError, ConfigError
 from federation.iodeep.architecture import Architecture, Preprocessing
 from federation.iodeep.labels import Concept, Line, find_concept
+from federation.task import TaskName
 from federation.values import Value
 
 SCHEMA_VERSION = 1
@@ -177,7 +178,7 @@ class VersionManifest(WeightsManifest):
     """
 
     kind: Literal["VERSION"] = "VERSION"
-    task: Literal["segmentation"] = "segmentation"
+    task: TaskName = "segmentation"
     architecture: Architecture
     preprocessing: Preprocessing | None
     outputs: tuple[OutputLabel, ...]
@@ -199,7 +200,8 @@ class StateManifest(WeightsManifest):
 class Measured(Value):
     """Metrics of a version on labelled cases.
 
-    metrics:     such as ``test_dice_mean``, ``test_dice_1``; absent without such cases
+    metrics:     such as ``test_dice_mean``, ``test_dice_1`` or ``test_auc`` (see
+                 :mod:`federation.task`); absent without such cases
     cases:       how many cases the metrics of each part are a mean over: ``test``, ``validation``
     quarantined: studies left out, by reason
     """

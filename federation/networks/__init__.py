@@ -2,6 +2,7 @@
 
 from federation.networks.build import (
     build_network,
+    check_task,
     check_tensors,
     check_volume,
     count_parameters,
@@ -11,6 +12,7 @@ from federation.networks.state import load_tensors, tensors_of
 
 __all__ = [
     "build_network",
+    "check_task",
     "check_tensors",
     "check_volume",
     "count_parameters",

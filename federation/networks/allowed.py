@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from federation.errors import ModelError
 from federation.iodeep.architecture import NETWORK_OF_LAYERS, Architecture
 from federation.networks.arguments import (
+    DenseNetArguments,
     DynUNetArguments,
     NetworkArguments,
     SegResNetArguments,
@@ -21,6 +22,7 @@ _SHOWN = 5  # problems in one message
 
 NETWORKS: Mapping[str, type[NetworkArguments]] = {
     NETWORK_OF_LAYERS: LayerArguments,
+    "monai.DenseNet": DenseNetArguments,
     "monai.DynUNet": DynUNetArguments,
     "monai.SegResNet": SegResNetArguments,
     "monai.UNet": UNetArguments,

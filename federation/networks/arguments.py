@@ -6,10 +6,11 @@ anything is built. Arguments have MONAI's names and meanings. Their defaults are
 here as well, so that a file means the same network whatever MONAI's defaults become.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from federation.task import TaskName
 from federation.values import Value
 
 MAX_LEVELS = 8
@@ -35,8 +36,10 @@ class NetworkArguments(Value):
 
 class VolumeArguments(NetworkArguments):
     """What MONAI's networks here have in common: volumes, or slices with two ``spatial_dims``, in;
-    one score a class and voxel out.
+    one score a class out, for each voxel or, of those for classification, for the whole image.
     """
+
+    task: ClassVar[TaskName] = "segmentation"
 
     spatial_dims: Literal[2, 3] = 3
     in_channels: Annotated[int, Field(ge=1, le=64)] = 1
@@ -152,6 +155,27 @@ class DynUNetArguments(VolumeArguments):
             )
         self._check_axes(*self.kernel_size, *self.strides, *self.upsample_kernel_size)
         return self
+
+
+class DenseNetArguments(VolumeArguments):
+    """``monai.DenseNet``: Huang et al., *Densely connected convolutional networks*, CVPR 2017.
+
+    ``block_config`` has the number of layers of each block; each layer adds ``growth_rate``
+    channels, out of ``bn_size`` times as many. Its defaults are DenseNet-121.
+    """
+
+    task: ClassVar[TaskName] = "classification"
+
+    init_features: Channels = 64
+    growth_rate: Annotated[int, Field(ge=1, le=256)] = 32
+    block_config: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=64)], ...],
+        Field(min_length=1, max_length=MAX_LEVELS),
+    ] = (6, 12, 24, 16)
+    bn_size: Annotated[int, Field(ge=1, le=16)] = 4
+    act: Activation = "RELU"
+    norm: Norm = "BATCH"
+    dropout_prob: Dropout = 0.0
 
 
 def keywords(arguments: NetworkArguments) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from monai.networks.nets.densenet import DenseNet
 from monai.networks.nets.dynunet import DynUNet
 from monai.networks.nets.segresnet import SegResNet
 from monai.networks.nets.unet import UNet
@@ -13,19 +14,27 @@ from torch import nn
 from federation.errors import ModelError
 from federation.iodeep.architecture import Architecture
 from federation.iodeep.weights import Tensor
-from federation.networks.allowed import read_arguments
+from federation.networks.allowed import NETWORKS, read_arguments
 from federation.networks.arguments import NetworkArguments, VolumeArguments, keywords
 from federation.networks.layered import MAX_ACTIVATIONS, LayeredNetwork
 from federation.networks.layers import LayerArguments
 from federation.networks.state import check_state, renamed_in_order
+from federation.task import TaskName
 
 MAX_PARAMETERS = 2**30
 """4 GiB of float32; nnU-Net's largest 3D networks have about a fortieth of it."""
 
 _CLASSES: Mapping[str, Callable[..., nn.Module]] = {
+    "monai.DenseNet": DenseNet,
     "monai.DynUNet": DynUNet,
     "monai.SegResNet": SegResNet,
     "monai.UNet": UNet,
+}
+
+
+_FITTING: Mapping[TaskName, str] = {
+    "segmentation": "multiples of the product of its strides",
+    "classification": "a larger size, or fewer blocks",
 }
 
 
@@ -33,7 +42,8 @@ def build_network(architecture: Architecture, *, seed: int = 0) -> nn.Module:
     """The network of an architecture, on the CPU, with initial weights drawn from ``seed``.
 
     MONAI's networks map ``float32 (B, in_channels, D, H, W)`` to scores ``float32 (B,
-    out_channels, D, H, W)``; ``iodeep.layers`` takes what its document says. The same
+    out_channels, D, H, W)``, or ``(B, out_channels)`` where they are for classification;
+    ``iodeep.layers`` takes what its document says. The same
     architecture and seed give the same weights; torch's own random state is left as it was.
 
     Raises :class:`ModelError` for anything not on the allow-list, and for more than
@@ -68,13 +78,42 @@ def named_as(architecture: Architecture, tensors: Mapping[str, Tensor]) -> dict[
     return renamed
 
 
+def check_task(architecture: Architecture, task: TaskName, labels: int) -> None:
+    """Check that a network does a task with so many labels beside 0.
+
+    A network in the original authors' layer JSON, which no site trains, is not looked at. Raises
+    :class:`ModelError` when the network is refused, is for another task, or gives another number
+    of scores.
+    """
+    arguments = read_arguments(architecture)
+    if not isinstance(arguments, VolumeArguments):
+        return
+    if arguments.task != task:
+        scores = {"segmentation": "each voxel", "classification": "a whole image"}
+        fitting = ", ".join(
+            name
+            for name, kind in NETWORKS.items()
+            if issubclass(kind, VolumeArguments) and kind.task == task
+        )
+        raise ModelError(
+            f"network {architecture.network} gives scores for {scores[arguments.task]}, and task "
+            f"{task!r} needs them for {scores[task]}: choose {fitting}, or task = "
+            f'"{arguments.task}"'
+        )
+    if arguments.out_channels != labels + 1:
+        raise ModelError(
+            f"network {architecture.network} has out_channels = {arguments.out_channels}, and "
+            f"{labels} labels need {labels + 1}: one each, and one for what is none of them"
+        )
+
+
 def check_volume(architecture: Architecture, size: tuple[int, ...]) -> None:
     """Check that a network takes volumes, or slices, of ``size`` voxels per axis, one at a time.
 
     Nothing is computed or allocated. Raises :class:`ModelError` when the network is refused, when
-    it takes slices and the size is a volume's or the other way round, when the strides do not
-    divide the size so that the output would be another, and when the layers would give out more
-    than ``MAX_ACTIVATIONS`` values.
+    it takes slices and the size is a volume's or the other way round, when the output would be of
+    another size (or, of a network for classification, not one score a class), and when the layers
+    would give out more than ``MAX_ACTIVATIONS`` values.
     """
     arguments = read_arguments(architecture)
     if not isinstance(arguments, VolumeArguments):
@@ -100,17 +139,20 @@ def check_volume(architecture: Architecture, size: tuple[int, ...]) -> None:
     shown = "x".join(str(voxels) for voxels in size)
     try:
         volume = torch.empty((1, arguments.in_channels, *size), device="meta")
-        output_shape = tuple(network(volume).shape[2:])
+        output_shape = tuple(network(volume).shape)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"network {architecture.network} does not take volumes of {shown} voxels; choose "
-            "multiples of the product of its strides, above one voxel at its lowest level"
+            f"{_FITTING[arguments.task]}, above one voxel at its lowest level"
         ) from error
-    if output_shape != tuple(size):
-        given = "x".join(str(voxels) for voxels in output_shape)
+    expected: tuple[int, ...] = (1, arguments.out_channels)
+    if arguments.task == "segmentation":
+        expected += tuple(size)
+    if output_shape != expected:
+        given = "x".join(str(voxels) for voxels in output_shape[2:])
         raise ModelError(
             f"network {architecture.network} turns volumes of {shown} voxels into {given}; "
-            "choose multiples of the product of its strides"
+            f"choose {_FITTING[arguments.task]}"
         )
     if activations > MAX_ACTIVATIONS:
         raise ModelError(

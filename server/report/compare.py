@@ -18,8 +18,9 @@ class Result:
 
     run:           the folder's name, or its path where several have that name
     rounds:        finished, of ``planned``
-    test_dice:     mean over all cases, of the last finished round, as ``validation_dice``
-    of_sites:      each site's test Dice of that round
+    word:          what the metric is called that the next three are: Dice, or AUC
+    test:          mean over all cases, of the last finished round, as ``validation``
+    of_sites:      each site's test metric of that round
     wall_s:        of the finished rounds; None where no timings were kept
     common_rounds: how many versions it and the first of the runs both have
     differs_from:  the first of those rounds whose weights digests differ; None where none does
@@ -33,8 +34,9 @@ class Result:
     seed: int
     rounds: int
     planned: int
-    validation_dice: float | None
-    test_dice: float | None
+    word: str
+    validation: float | None
+    test: float | None
     of_sites: Mapping[str, float | None]
     wall_s: float | None
     common_rounds: int
@@ -54,15 +56,16 @@ class Comparison:
     def result_table(self) -> list[dict[str, Any]]:
         """A column for each run; a row for each fact."""
         sites = dict.fromkeys(site for result in self.results for site in result.of_sites)
+        word = " or ".join(dict.fromkeys(result.word for result in self.results))
         rows: dict[str, list[Any]] = {
             "experiment": [r.experiment for r in self.results],
             "line": [r.line for r in self.results],
             "strategy": [r.strategy for r in self.results],
             "seed": [r.seed for r in self.results],
             "rounds": [f"{r.rounds} of {r.planned}" for r in self.results],
-            "validation Dice": [r.validation_dice for r in self.results],
-            "test Dice": [r.test_dice for r in self.results],
-            **{f"test Dice, {s}": [r.of_sites.get(s) for r in self.results] for s in sites},
+            f"validation {word}": [r.validation for r in self.results],
+            f"test {word}": [r.test for r in self.results],
+            **{f"test {word}, {s}": [r.of_sites.get(s) for r in self.results] for s in sites},
             "wall time": [None if r.wall_s is None else clock(r.wall_s) for r in self.results],
             "weights": ["compared with", *map(_verdict, self.results[1:])],
         }
@@ -136,9 +139,10 @@ class _Run:
             seed=self.experiment.seed,
             rounds=last["round"],
             planned=self.experiment.rounds,
-            validation_dice=last["validation_dice_mean"],
-            test_dice=last["test_dice_mean"],
-            of_sites={line["site"]: line["test_dice_mean"] for line in sites},
+            word=self.metrics.task.word,
+            validation=self.metrics.score(last, "validation"),
+            test=self.metrics.score(last, "test"),
+            of_sites={line["site"]: self.metrics.score(line, "test") for line in sites},
             wall_s=sum(self.wall.values()) if self.wall else None,
             common_rounds=len(common),
             differs_from=next((n for n in common if self.digests[n] != first.digests[n]), None),

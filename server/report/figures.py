@@ -1,4 +1,4 @@
-"""What is drawn of a run: Dice and loss over rounds, held-out slices, where the time went."""
+"""What is drawn of a run: Dice (or AUC) and loss by round, held-out slices, where the time went."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,15 +27,17 @@ def find_previews(folder: Path, sites: Iterable[str]) -> dict[str, Path]:
     return {site: path for site, path in drawn.items() if path.exists()}
 
 
-def draw_dice(axes: np.ndarray, metrics: RunMetrics) -> None:
-    """Validation and test Dice over rounds, on two axes: each site's, and that over all cases."""
+def draw_scores(axes: np.ndarray, metrics: RunMetrics) -> None:
+    """The task's metric on validation and test over rounds, on two axes: each site's, and that of
+    all of them."""
+    task = metrics.task
     for ax, part in zip(axes, ("validation", "test"), strict=True):
         for number, site in enumerate(metrics.sites):
-            rounds, dice = metrics.curve(site, f"{part}_dice_mean")
-            ax.plot(rounds, dice, linewidth=1, label=site, color=f"C{number}")
-        rounds, dice = metrics.curve(None, f"{part}_dice_mean")
-        ax.plot(rounds, dice, color="black", linewidth=2, label="all cases")
-        ax.set_title(f"{part} Dice" + (f", {dice[-1]:.3f} at the end" if dice else ""))
+            rounds, scores = metrics.curve(site, f"{part}_{task.headline}")
+            ax.plot(rounds, scores, linewidth=1, label=site, color=f"C{number}")
+        rounds, scores = metrics.curve(None, f"{part}_{task.headline}")
+        ax.plot(rounds, scores, color="black", linewidth=2, label="all cases")
+        ax.set_title(f"{part} {task.word}" + (f", {scores[-1]:.3f} at the end" if scores else ""))
         ax.set_ylim(0, 1)
         _finish(ax)
 

@@ -11,6 +11,7 @@ import tomli_w
 
 from federation.config import Experiment
 from federation.iodeep.manifest import Measured, VersionManifest
+from federation.task import TASKS
 from server.events import Answered, Closed, Evaluated, Event, Published, Started
 
 
@@ -145,9 +146,10 @@ _PARTS = ("validation", "test")
 
 
 def _metric_names(event: Evaluated) -> list[str]:
-    """The mean and each label's Dice, whether measured or not, so that all lines are alike."""
-    labels = [f"dice_{output.number}" for output in event.version.outputs]
-    return [f"{part}_{name}" for part in _PARTS for name in ["dice_mean", *labels, "loss"]]
+    """The task's metrics, whether measured or not, so that all lines are alike."""
+    labels = {output.number: output.name for output in event.version.outputs}
+    names = [*TASKS[event.version.task].columns(labels), "loss"]
+    return [f"{part}_{name}" for part in _PARTS for name in names]
 
 
 def _line(

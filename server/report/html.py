@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from federation.config import Experiment, read_experiment
 from server.report.figures import (
-    draw_dice,
     draw_legend,
     draw_loss,
+    draw_scores,
     draw_slices,
     draw_times,
     find_previews,
@@ -47,17 +47,20 @@ def write_report(folder: Path) -> Path:
     experiment = read_experiment(folder / "config.toml")
     labels = experiment.model.labels
     last = metrics.last()
+    test = f"test_{metrics.task.headline}"
     measured = [
         line for line in metrics.of_round(last["round"])
-        if line["site"] is not None and line["test_dice_mean"] is not None
+        if line["site"] is not None and line[test] is not None
     ]  # fmt: skip
     template = _environment().get_template("report.html")
     text = template.render(
         experiment=experiment,
+        task=metrics.task,
+        columns=metrics.task.columns(labels),
         configuration=(folder / "config.toml").read_text(encoding="utf-8"),
         branch=versions.lines[-1]["branch"],
         last=last,
-        worst=min(measured, key=lambda line: line["test_dice_mean"], default=None),
+        worst=min(measured, key=lambda line: line[test], default=None),
         results=_results(metrics),
         data=[_data_row(folder, metrics, versions, site) for site in experiment.roster],
         curves=_curves(metrics, versions),
@@ -85,7 +88,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "clock": clock,
-        "dice": lambda value: "-" if value is None else f"{value:.4f}",
+        "score": lambda value: "-" if value is None else f"{value:.4f}",
         "each": _each,
         "reasons": lambda counts: f"{sum(counts.values())}: {_each(counts)}" if counts else "0",
         "seconds": lambda value: f"{value:.1f}",
@@ -146,7 +149,7 @@ def _lineage_row(
 def _curves(metrics: RunMetrics, versions: RunVersions) -> str:
     figure = Figure(figsize=(_WIDTH_IN, _CURVES_HEIGHT_IN), layout="constrained")
     axes = figure.subplots(1, 3)
-    draw_dice(axes[:2], metrics)
+    draw_scores(axes[:2], metrics)
     draw_loss(axes[2], versions, metrics.sites)
     draw_legend(figure, axes[0])
     for ax in axes:

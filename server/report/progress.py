@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from federation.samples.importer import Quarantined, Stored
+from federation.task import TASKS
 from server.events import Answered, Asked, Evaluated, Event, Published, Started
 
 _DOING = {"train": "training", "evaluate": "evaluating", "query": "measuring"}
@@ -106,16 +107,17 @@ class LiveProgress:
 
 
 def round_line(event: Evaluated, rounds: int) -> str:
-    """A round in one line: mean Dice on validation and test, and each site's on test."""
+    """A round in one line: the task's metric on validation and test, and each site's on test."""
+    task = TASKS[event.version.task]
     sites = "  ".join(
-        f"{site} {_number(measured.metrics.get('test_dice_mean'))}"
+        f"{site} {_number(measured.metrics.get(f'test_{task.headline}'))}"
         for site, measured in event.evaluation.sites.items()
     )
     mean = event.evaluation.measured.metrics
     return (
         f"round {event.version.round:>3}/{rounds}  "
-        f"validation Dice {_number(mean.get('validation_dice_mean'))}  "
-        f"test {_number(mean.get('test_dice_mean'))}  ({sites})"
+        f"validation {task.word} {_number(mean.get(f'validation_{task.headline}'))}  "
+        f"test {_number(mean.get(f'test_{task.headline}'))}  ({sites})"
     )
 
 

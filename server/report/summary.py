@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from federation.config import read_experiment
 from federation.errors import ConfigError
+from federation.task import TASKS, Task
 
 Line = dict[str, Any]
 
@@ -32,14 +34,19 @@ def clock(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunMetrics:
-    """``metrics.jsonl`` of a run: a line for each round and site, and one for each round."""
+    """``metrics.jsonl`` of a run: a line for each round and site, and one for each round.
 
+    task: says which metric is looked at first
+    """
+
+    task: Task
     sites: tuple[str, ...]
     lines: Sequence[Line]
 
     @classmethod
     def read(cls, folder: Path) -> "RunMetrics":
-        """Raises :class:`ConfigError` where the folder holds no finished round."""
+        """Raises :class:`ConfigError` where the folder holds no finished round, or its
+        configuration is gone."""
         path = folder / "metrics.jsonl"
         lines = read_lines(path) if path.exists() else []
         if not any(line["site"] is None for line in lines):
@@ -47,7 +54,8 @@ class RunMetrics:
             hint = f"; there are runs in its folders {inner}" if inner else ""
             raise ConfigError(f"{folder} holds no run with a finished round{hint}")
         sites = dict.fromkeys(line["site"] for line in lines if line["site"] is not None)
-        return cls(sites=tuple(sites), lines=lines)
+        experiment = read_experiment(folder / "config.toml")
+        return cls(task=TASKS[experiment.model.task], sites=tuple(sites), lines=lines)
 
     def of_site(self, site: str | None) -> list[Line]:
         """The lines of a site, or those over all sites (None), by round."""
@@ -58,18 +66,23 @@ class RunMetrics:
         measured = [line for line in self.of_site(site) if line[key] is not None]
         return [line["round"] for line in measured], [line[key] for line in measured]
 
-    def dice_table(self) -> list[dict[str, Any]]:
-        """Test Dice of each round: a column for each site, then the means over all cases."""
+    def score(self, line: Line, part: str) -> float | None:
+        """The task's metric of a line, on ``test`` or ``validation``; None where not measured."""
+        value: float | None = line[f"{part}_{self.task.headline}"]
+        return value
+
+    def score_table(self) -> list[dict[str, Any]]:
+        """The test metric of each round: a column for each site, then the means over all cases."""
         rows: dict[int, dict[str, Any]] = {}
         for line in self.lines:
             row = rows.setdefault(
                 line["round"], {"round": line["round"], **dict.fromkeys(self.sites)}
             )
             if line["site"] is None:
-                row["test mean"] = line["test_dice_mean"]
-                row["validation mean"] = line["validation_dice_mean"]
+                row["test mean"] = self.score(line, "test")
+                row["validation mean"] = self.score(line, "validation")
             else:
-                row[line["site"]] = line["test_dice_mean"]
+                row[line["site"]] = self.score(line, "test")
         return list(rows.values())
 
     def last(self) -> Line:
@@ -78,8 +91,9 @@ class RunMetrics:
 
     def best(self) -> Line:
         """The line over all sites of the round that validation liked best; test has no say."""
-        measured = [one for one in self.of_site(None) if one["validation_dice_mean"] is not None]
-        return max(measured or [self.last()], key=lambda one: one["validation_dice_mean"] or 0.0)
+        lines = self.of_site(None)
+        measured = [one for one in lines if self.score(one, "validation") is not None]
+        return max(measured or lines[-1:], key=lambda one: self.score(one, "validation") or 0.0)
 
     def of_round(self, round: int) -> list[Line]:
         """The lines of a round: each site's, then the one over all sites."""

@@ -31,7 +31,7 @@ def made(name: str, parent: str | None = None, dice: float | None = None) -> Ver
         weights_digest="0" * 64,
         parameters=1,
         sites=2,
-        dice=dice,
+        score=dice,
     )
 
 
@@ -70,7 +70,7 @@ def test_released_promoted_and_best_rounds_are_not_hidden() -> None:
         Version(
             **{
                 **{name: getattr(v, name) for name in Version.__slots__},
-                "dice": 0.9 if v.round == 20 else 0.5,
+                "score": 0.9 if v.round == 20 else 0.5,
                 "released": v.round == 10,
                 "releases": (release(1),) if v.round == 10 else (),
             }
@@ -202,7 +202,7 @@ def test_a_line_is_read_with_its_branches_dice_and_releases(
     assert [v.name for v in history.versions] == ["main:0", "main:1", "fork:1", "fork:2", "late:1"]
     released = history.find(main[1].reference)
     assert released is not None
-    assert (released.dice, released.released, released.sites) == (0.7, True, 1)
+    assert (released.score, released.released, released.sites) == (0.7, True, 1)
     assert [(d.number, d.action) for d in released.releases] == [(1, "promote"), (3, "rollback")]
     assert [v.name for v in history.versions if v.released] == ["main:1"]
     assert text(list(history.versions)) == [

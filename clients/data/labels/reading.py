@@ -9,23 +9,23 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from clients.data.labels import segmentation, structures
+from clients.data.labels import reports, segmentation, structures
 from clients.data.labels.canvas import Canvas
 from clients.data.labels.segments import LabelHeader, Wanted
 from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import Volume
 
-_DEFER_BYTES = 2**20
+_DRAWING = (segmentation, structures)
 
 
 def read_header(path: Path) -> LabelHeader:
-    """What a label object refers to and marks.
+    """What a label object refers to and marks, or says.
 
     Raises :class:`Unusable` for a file that is none.
     """
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        header: LabelHeader = _kind_of(dataset).header_of(dataset)
+        header: LabelHeader = _kind_of(dataset, (*_DRAWING, reports)).header_of(dataset)
         return header
     except Unusable:
         raise
@@ -44,7 +44,7 @@ def read_labels(paths: Sequence[Path], volume: Volume, wanted: Wanted) -> NDArra
     for path in paths:
         try:
             dataset = pydicom.dcmread(path)
-            kind = _kind_of(dataset)
+            kind = _kind_of(dataset, _DRAWING)
             segments += kind.header_of(dataset).segments
             kind.draw(dataset, canvas, wanted)
         except Unusable:
@@ -59,8 +59,8 @@ def read_labels(paths: Sequence[Path], volume: Volume, wanted: Wanted) -> NDArra
     return canvas.labels
 
 
-def _kind_of(dataset: Dataset) -> ModuleType:
-    for kind in (segmentation, structures):
+def _kind_of(dataset: Dataset, kinds: Sequence[ModuleType]) -> ModuleType:
+    for kind in kinds:
         if dataset.SOPClassUID in kind.SOP_CLASSES:
             return kind
     raise Unusable(Reason.LABELS_UNDECODABLE, "an object that holds no labels")

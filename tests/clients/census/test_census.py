@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from federation.cli import build
 from federation.pacs import Archive, open_gateway
 from federation.samples.phantom import phantom_cases
+from tests import classified
 from tests.clients.data.conftest import WrittenCase, edit, write
 
 LINE = "MR/brain/-/phantom-unet"
@@ -138,3 +139,28 @@ def test_without_data_there_is_nothing_to_draw(tmp_path: Path) -> None:
     assert result.exit_code == 1
     (found,) = json.loads(result.stdout)
     assert (found["studies"], found["sample"], found["picture"]) == (0, [], None)
+
+
+def test_classes_are_counted(tmp_path: Path) -> None:
+    files = []
+    for number in range(3):
+        images = classified.write_series(tmp_path / "files", f"c{number}", has_blob=False, seed=1)
+        files += [*images, classified.write_report(images, classified.NONE)] if number else images
+    with Archive(tmp_path / "archive"), open_gateway(f"folder:{tmp_path / 'archive'}") as gateway:
+        gateway.store(files)
+    (tmp_path / "split.key").write_text("a key for tests\n")
+    (tmp_path / "site.toml").write_text(
+        'name = "a"\n[archives]\nimages = "folder:archive"\n[data.lung]\n'
+        'labels = { source = "SR", map = { mass = 1, normal = 0 } }\n'
+        'split = { key = "split.key", validation = 0.0, test = 0.0 }\n'
+    )
+
+    result = CliRunner().invoke(build(), ["site", "census", str(tmp_path / "site.toml"), "--json"])
+
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.stdout)
+    assert (found["class_0"], found["labelled_series"]) == (2, 2)
+    assert [one["reason"] for one in found["left_out"]] == ["no-labels"]
+    assert "labels within the network's input" not in [one["what"] for one in found["verdicts"]]
+    assert Path(found["picture"]).exists()
+    assert "SECRET" not in result.stdout

@@ -39,6 +39,15 @@ DYNUNET: dict[str, Any] = {
 }
 
 
+DENSENET: dict[str, Any] = {
+    "out_channels": 3,
+    "init_features": 4,
+    "growth_rate": 4,
+    "block_config": [1, 2],
+    "bn_size": 2,
+}
+
+
 def architecture(network: str = "monai.UNet", **arguments: Any) -> Architecture:
     return Architecture(network=network, arguments=arguments)
 
@@ -180,6 +189,48 @@ def test_check_volume_refuses_an_output_of_another_size():
         check_volume(described, (15, 16, 16))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        (DENSENET, (16, 24, 20)),
+        ({**DENSENET, "norm": "INSTANCE", "act": "PRELU", "dropout_prob": 0.1}, (32, 16, 16)),
+        ({**DENSENET, "norm": ["GROUP", {"num_groups": 2}], "in_channels": 2}, (16, 16, 16)),
+        ({**DENSENET, "spatial_dims": 2}, (31, 33)),
+    ],
+)
+def test_a_densenet_gives_one_score_a_class_and_image(arguments, size):
+    described = architecture("monai.DenseNet", **arguments)
+    check_volume(described, size)
+
+    scores = build_network(described)(torch.zeros(2, arguments.get("in_channels", 1), *size))
+
+    assert scores.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "message"),
+    [
+        ({"block_config": []}, (16, 16, 16), "argument block_config"),
+        ({"block_config": [65]}, (16, 16, 16), "argument block_config.0"),
+        ({"growth_rate": 257}, (16, 16, 16), "argument growth_rate"),
+        ({"bn_size": 0}, (16, 16, 16), "argument bn_size"),
+        ({"dropout_prob": 1.0}, (16, 16, 16), "argument dropout_prob"),
+        ({"pretrained": True}, (16, 16, 16), "unknown argument 'pretrained'"),
+        ({"norm": ["GROUP", {"num_groups": 3}]}, (16, 16, 16), "groups that do not divide"),
+        (
+            {"block_config": [64] * 8, "growth_rate": 256, "bn_size": 16}, (16, 16, 16),
+            "at most 1,073,741,824 are allowed",
+        ),
+        ({"norm": "INSTANCE"}, (8, 8, 8), "choose a larger size, or fewer blocks"),
+        ({}, (2048, 2048, 2048), "would hold"),
+        ({}, (16, 16), "has spatial_dims = 3, and the preprocessing's size has 2 axes"),
+    ],
+)  # fmt: skip
+def test_a_densenet_beyond_bounds_is_refused(arguments, size, message):
+    with pytest.raises(ModelError, match=message):
+        check_volume(architecture("monai.DenseNet", **{**DENSENET, **arguments}), size)
+
+
 @pytest.mark.parametrize("document", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_experiments_can_be_built(document):
     model = read_experiment(document).model
@@ -190,7 +241,12 @@ def test_shipped_experiments_can_be_built(document):
 
 def test_every_listed_network_has_a_class_with_exactly_these_arguments():
     assert NETWORKS.keys() == _CLASSES.keys() | {"iodeep.layers"}
-    described = {"monai.UNet": UNET, "monai.SegResNet": SEGRESNET, "monai.DynUNet": DYNUNET}
+    described = {
+        "monai.UNet": UNET,
+        "monai.SegResNet": SEGRESNET,
+        "monai.DynUNet": DYNUNET,
+        "monai.DenseNet": DENSENET,
+    }
     for network, arguments in described.items():
         given = keywords(read_arguments(architecture(network, **arguments)))
         assert arguments.keys() <= given.keys()

@@ -25,8 +25,8 @@ def test_equal_runs_have_equal_weights_and_others_from_their_first_change(tmp_pa
     }
     result = compared.results[0]
     assert (result.run, result.rounds, result.planned, result.strategy) == ("one", 2, 2, "fedavg")
-    assert result.test_dice == pytest.approx(0.3)
-    assert result.validation_dice is None
+    assert result.test == pytest.approx(0.3)
+    assert result.validation is None
     assert result.of_sites == {s: pytest.approx(0.1 * n) for n, s in enumerate("ABCD", start=1)}
     assert result.wall_s is not None
 

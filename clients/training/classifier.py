@@ -1,0 +1,67 @@
+"""Training and evaluating a classification of whole images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clients.training.learner import Learner, require
+from clients.training.metrics import ClassEvaluation, classification
+from clients.training.pieces import Example
+from clients.training.reproducible import reproducible
+from federation.config import TrainingTable
+from federation.errors import ConfigError
+from federation.iodeep.architecture import Preprocessing
+
+
+class Classifier(Learner):
+    """A network that gives scores to an image; examples' labels are classes, uint8 (1,).
+
+    Raises :class:`ConfigError` for a loss that counts voxels.
+    """
+
+    is_drawn = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: TrainingTable,
+        *,
+        labels: int,
+        preprocessing: Preprocessing | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if settings.loss != "ce":
+            raise ConfigError(
+                f'loss "{settings.loss}" counts voxels, and a classification gives one class an '
+                'image; use "ce"'
+            )
+        super().__init__(
+            network, settings, labels=labels, preprocessing=preprocessing, device=device
+        )
+
+    def evaluate(self, examples: Sequence[Example]) -> ClassEvaluation:
+        """Accuracy, AUC and loss of the network as it is, one case at a time.
+
+        Raises :class:`DataError` for no examples or classes beyond ``labels``.
+        """
+        require(examples)
+        probabilities, truths, losses = [], [], []
+        with reproducible(threads=self.settings.threads, device=self.device):
+            for example in examples:
+                label = self._checked(example.label)
+                scores = self._scores(example.image)
+                losses.append(float(self._loss(scores, label[None])))
+                probabilities.append(scores.softmax(dim=1))
+                truths.append(int(label))
+        return classification(torch.cat(probabilities), torch.tensor(truths), losses)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """The probability of each class: float32 (1, D, H, W) → float32 (K,)."""
+        with reproducible(threads=self.settings.threads, device=self.device):
+            return self._scores(image).softmax(dim=1)[0]
+
+    def _scores(self, image: Tensor) -> Tensor:
+        """Scores of one image on the CPU, without dropout: (1, D, H, W) → (1, K)."""
+        with self._judging():
+            return self._pieces.class_scores(self.network, image.to(self.device))

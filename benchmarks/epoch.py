@@ -11,7 +11,7 @@ from benchmarks.measure import in_turns, profile
 from benchmarks.table import Row
 from clients.data.cache import Example, ExampleCache
 from clients.data.dataset import Examples
-from clients.training import Trainer
+from clients.training import Segmenter
 from federation.config import TrainingTable, read_experiment
 from federation.networks import build_network
 from server.cli import configs
@@ -40,7 +40,7 @@ def rows() -> Iterator[Row]:
         keys = [f"{number:064d}" for number in range(_CASES)]
         for key, image, label in zip(keys, images, labels, strict=True):
             cache.write(Example(key=key, image=image, label=label, spacing_mm=(1, 1, 1)))
-        trainer = Trainer(
+        trainer = Segmenter(
             build_network(experiment.model.architecture, seed=1), settings, labels=2, device="cpu"
         )
         network = torch.nn.utils.convert_conv3d_weight_memory_format(

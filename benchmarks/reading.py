@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import highdicom
 import numpy as np
 import torch
 from pydicom import Dataset, dcmread
@@ -22,6 +21,7 @@ from federation.config import DataTable, LabelSource, PolicyTable, Split
 from federation.pacs import open_gateway
 from tests.many import SEGMENTS, write_studies
 from tests.peers.orthanc import orthanc
+from tests.segs import seg_of
 
 SLICES, EDGE = 200, 512
 _TURNS = 5
@@ -65,6 +65,7 @@ def rows() -> Iterator[Row]:
 def _census(folder: Path) -> Row:
     """Counting alone: no image is fetched, each SEG is."""
     from clients.census import take_overview
+    from clients.data.cache import ExampleCache
 
     (folder / "key").write_text("benchmark")
     table = DataTable(
@@ -77,8 +78,9 @@ def _census(folder: Path) -> Row:
             gateway.store(paths)
             for path in paths:
                 path.unlink()
+        cache = ExampleCache(folder / "cache")
         begin = time.perf_counter()
-        overview = take_overview(gateway, table, PolicyTable(), sample=0)
+        overview = take_overview(gateway, table, PolicyTable(), cache, sample=0)
         seconds = time.perf_counter() - begin
         assert len(overview.labelled) == _STUDIES
     return Row(
@@ -143,30 +145,8 @@ def write_labelled_ct(folder: Path) -> None:
     labels = np.zeros((SLICES, EDGE, EDGE), np.uint8)
     labels[:, 100:300, 120:320] = 1
     labels[:, 310:360, 120:170] = 2
-    liver = highdicom.sr.CodedConcept("10200004", "SCT", "Liver")
-    seg = highdicom.seg.Segmentation(
-        source_images=[dcmread(path) for path in sorted(images.iterdir())],
-        pixel_array=labels,
-        segmentation_type="BINARY",
-        segment_descriptions=[
-            highdicom.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=name,
-                segmented_property_category=liver,
-                segmented_property_type=liver,
-                algorithm_type="MANUAL",
-            )
-            for name, number in _SEGMENTS.items()
-        ],
-        series_instance_uid=generate_uid(),
-        series_number=2,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="benchmark",
-        manufacturer_model_name="benchmark",
-        software_versions="1",
-        device_serial_number="1",
-    )
+    images_read = [dcmread(path) for path in sorted(images.iterdir())]
+    seg = seg_of(images_read, labels, _SEGMENTS)
     seg.save_as(folder / _SEG)
 
 

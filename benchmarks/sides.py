@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks.ours import DONE, RUN, Outcome, experiment_of
 from clients.data import LabelledData
 from clients.data.dataset import load_examples
-from clients.training import Trainer, seed_for
+from clients.training import Segmenter, seed_for
 from federation.config import Experiment, Site, read_site
 from federation.iodeep.weights import Tensor, weights_digest
 from federation.networks import build_network, load_tensors, tensors_of
@@ -155,9 +155,9 @@ def network_of(experiment: Experiment, version: Weights) -> nn.Module:
     return network
 
 
-def trainer_of(experiment: Experiment, version: Weights) -> Trainer:
+def trainer_of(experiment: Experiment, version: Weights) -> Segmenter:
     network = network_of(experiment, version)
-    return Trainer(network, experiment.training, labels=len(experiment.model.labels))
+    return Segmenter(network, experiment.training, labels=len(experiment.model.labels))
 
 
 def train(

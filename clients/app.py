@@ -19,7 +19,7 @@ from clients.hospital import Hospital
 from clients.log import write_log
 from clients.policy import check_room
 from clients.preview import write_preview
-from clients.training import Classifier, Learner, Trainer, names_of_layers, seed_for
+from clients.training import Classifier, Segmenter, Trainer, names_of_layers, seed_for
 from federation.config import Site, TrainingTable, read_site
 from federation.errors import CodecError, ConfigError
 from federation.iodeep.codec import Record, describe_weights
@@ -166,7 +166,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
                     measured=measured,
                 )
             )
-        if site.preview and data.test and isinstance(trainer, Trainer):
+        if site.preview and data.test and isinstance(trainer, Segmenter):
             write_preview(site.work, data.test[0], trainer)
     answer = EvaluateAnswer(
         site=site.name,
@@ -178,7 +178,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     return pack(answer)
 
 
-def _measure(trainer: Learner, data: LabelledData) -> Measured:
+def _measure(trainer: Trainer, data: LabelledData) -> Measured:
     parts = {"validation": data.validation, "test": data.test}
     metrics: dict[str, float] = {}
     for part, examples in parts.items():
@@ -204,7 +204,7 @@ def _trainer(
     version: VersionManifest,
     tensors: Mapping[str, Tensor],
     settings: TrainingTable,
-) -> Learner:
+) -> Trainer:
     """What trains a version's network for its task, with these weights, or the site's own where it
     keeps some for itself."""
     check_task(version.architecture, version.task, len(version.outputs))
@@ -218,8 +218,8 @@ def _trainer(
     else:
         with registry.pull(own) as record:
             load_tensors(network, {**tensors, **record.tensors()})
-    learner = Classifier if version.task == "classification" else Trainer
-    return learner(
+    trainer = Classifier if version.task == "classification" else Segmenter
+    return trainer(
         network, settings, labels=len(version.outputs), preprocessing=version.preprocessing
     )
 
@@ -228,7 +228,7 @@ def _keep_own(
     hospital: Hospital,
     start: VersionManifest,
     round: int,
-    trainer: Learner,
+    trainer: Trainer,
     update: Mapping[str, Tensor],
 ) -> None:
     """Remember the normalisation layers of a round in the site's own archive."""

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from clients.data import Example
-from clients.training import Trainer
+from clients.training import Segmenter
 
 PREVIEW = "preview.npz"
 
 
-def write_preview(folder: Path, example: Example, trainer: Trainer) -> Path:
+def write_preview(folder: Path, example: Example, trainer: Segmenter) -> Path:
     """Write the slice with most labelled voxels as ``preview.npz`` into a site's folder.
 
     image: float32 (rows, columns); truth, prediction: uint8 (rows, columns); a plane through

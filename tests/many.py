@@ -8,13 +8,13 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import highdicom
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from clients.data.quarantine import Reason
+from tests.segs import seg_of
 
 SEGMENTS = ("inner structure", "outer structure")
 EDGE, SLICES = 8, 4
@@ -73,30 +73,7 @@ def _template() -> Study:
     labels = np.zeros((SLICES, EDGE, EDGE), np.uint8)
     labels[1:3, 2:6, 2:6] = 2
     labels[1:3, 3:5, 3:5] = 1
-    concept = highdicom.sr.CodedConcept("706342009", "SCT", "Phantom")
-    seg = highdicom.seg.Segmentation(
-        source_images=study,
-        pixel_array=labels,
-        segmentation_type="BINARY",
-        segment_descriptions=[
-            highdicom.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=name,
-                segmented_property_category=concept,
-                segmented_property_type=concept,
-                algorithm_type="MANUAL",
-            )
-            for number, name in enumerate(SEGMENTS, start=1)
-        ],
-        series_instance_uid=generate_uid(),
-        series_number=2,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="test",
-        manufacturer_model_name="test",
-        software_versions="1",
-        device_serial_number="1",
-    )
+    seg = seg_of(study, labels, SEGMENTS)
     template = [*study, seg]
     _name(template, 0)
     return template

@@ -142,8 +142,8 @@ def test_the_report_speaks_of_auc_and_names_no_patient(run: Path) -> None:
     assert "accuracy" in report
     assert "Dice" not in report
     assert (run / "picture.png").exists()
-    log = "".join(path.read_text() for path in run.glob("sites/*/work/*.log"))
-    kept = "".join(path.read_text() for path in run.glob("sites/*/work/cache/*.json"))
+    log = "".join(path.read_text() for path in (run / "sites").rglob("*.log"))
+    kept = "".join(path.read_text() for path in (run / "sites").rglob("cache/*.json"))
     metrics = (run / "metrics.jsonl").read_text()
     for text in (report, log, kept, metrics):
         assert "SECRET" not in text.upper()

@@ -8,6 +8,7 @@ from typing import Any
 from clients.census.overview import Overview, Sampled, take_overview
 from clients.census.picture import draw_samples
 from clients.census.verdict import Verdict, judge
+from clients.data.cache import ExampleCache
 from clients.data.dataset import table_for
 from clients.data.quarantine import Quarantined
 from clients.hospital import Hospital
@@ -76,18 +77,20 @@ def _take(
     sample: int,
     picture: Path | None,
 ) -> _Census:
+    site = hospital.site
     with steps_done(f"{name}: studies") as studies, steps_done(f"{name}: sample") as sampled:
         overview = take_overview(
             hospital.images,
             table,
-            hospital.site.policy,
+            site.policy,
+            ExampleCache(site.work / "cache", site.policy.cache),
             version.outputs if version else (),
             version.preprocessing if version else None,
             sample=sample,
             progress=studies,
             sampling=sampled,
         )
-    drawn = picture or hospital.site.work / f"census-{name}.png"
+    drawn = picture or site.work / f"census-{name}.png"
     if overview.sample:
         names = _names(table, version) if table.labels.task == "segmentation" else {}
         draw_samples(overview.sample, names, drawn)
@@ -95,7 +98,7 @@ def _take(
         name=name,
         version=version,
         overview=overview,
-        verdicts=list(judge(overview, hospital.site.policy)),
+        verdicts=list(judge(overview, site.policy)),
         picture=drawn if overview.sample else None,
     )
 

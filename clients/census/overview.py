@@ -1,25 +1,22 @@
 """Counts of what a data table finds, and what a sample of it holds. All of it stays at the site."""
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.census import Census, LabelledSeries, find_labelled_series
-from clients.data.dataset import fetch_series
-from clients.data.labels import Wanted, read_labels, wanted_by
-from clients.data.opt_outs import opted_out
+from clients.data.cache import ExampleCache
+from clients.data.census import LabelledSeries
+from clients.data.dataset import read_series, take_census
+from clients.data.labels import Wanted, wanted_by
 from clients.data.preprocessing import check_whole, part_cut_off
 from clients.data.quarantine import Quarantined, Reason, Unusable
-from clients.data.split import Part, part_of, read_split_key
-from clients.data.volumes import Volume, read_volume
+from clients.data.split import Part, count_parts
+from clients.data.volumes import Volume
 from federation.config import DataTable, PolicyTable
-from federation.errors import ConfigError, PacsError, PacsUnreachable
 from federation.iodeep.architecture import Preprocessing
 from federation.iodeep.manifest import OutputLabel
 from federation.pacs import Gateway
@@ -97,6 +94,7 @@ def take_overview(
     gateway: Gateway,
     table: DataTable,
     policy: PolicyTable,
+    cache: ExampleCache,
     outputs: Sequence[OutputLabel] = (),
     preprocessing: Preprocessing | None = None,
     *,
@@ -108,19 +106,12 @@ def take_overview(
 
     outputs, preprocessing: of the network that they shall suit; without, what the table names
 
-    Label objects are fetched, images only of the sample. Raises :class:`ConfigError` for a list
-    of opt-outs or of classes that cannot be read, and :class:`PacsError` where the archive refuses
-    a query.
+    Label objects are fetched, but those that ``cache`` remembers; images only of the sample.
+    Raises :class:`ConfigError` for a list of opt-outs or of classes that cannot be read, and
+    :class:`PacsError` where the archive refuses a query.
     """
     wanted = wanted_by(table.labels, outputs)
-    census = find_labelled_series(
-        gateway,
-        table,
-        wanted,
-        opted_out=opted_out(policy.opt_out),
-        most=table.limits.studies,
-        progress=progress,
-    )
+    census = take_census(gateway, policy, table, wanted, cache, progress=progress)
     sampled: list[Sampled] = []
     left_out = [one for one in census.quarantined if one.reason is not Reason.OPTED_OUT]
     chosen = _spread(census.labelled, sample)
@@ -129,21 +120,16 @@ def take_overview(
             sampled.append(_read(gateway, series, wanted, preprocessing))
         except Unusable as problem:
             left_out.append(
-                Quarantined(
-                    study=series.study,
-                    series=series.image_series,
-                    reason=problem.reason,
-                    detail=str(problem),
-                )
+                Quarantined.because_of(problem, study=series.study, series=series.image_series)
             )
         if sampling is not None:
             sampling(done, len(chosen))
     studies = {one.study for one in census.labelled} | {one.study for one in left_out}
     return Overview(
         studies=len(studies),
-        patients=len({one.patient_id for one in census.labelled}),
+        patients=len({one.patient_ids for one in census.labelled}),
         labelled=census.labelled,
-        parts=_parts(table, census),
+        parts=count_parts((one.patient_ids for one in census.labelled), table.split),
         left_out=left_out,
         opted_out=sum(one.reason is Reason.OPTED_OUT for one in census.quarantined),
         sample=sampled,
@@ -156,33 +142,12 @@ def _spread(labelled: Sequence[LabelledSeries], count: int) -> list[LabelledSeri
     return [labelled[index * len(labelled) // count] for index in range(count)]
 
 
-def _parts(table: DataTable, census: Census) -> Mapping[Part, int] | None:
-    try:
-        key = read_split_key(table.split.key)
-    except ConfigError:
-        return None
-    patients = {series.patient_id for series in census.labelled}
-    counts = Counter(part_of(patient, table.split, key) for patient in patients)
-    return {part: counts[part] for part in Part}
-
-
 def _read(
     gateway: Gateway, series: LabelledSeries, wanted: Wanted, preprocessing: Preprocessing | None
 ) -> Sampled:
-    with tempfile.TemporaryDirectory(prefix="iodeep-census-") as folder:
-        try:
-            images, objects = fetch_series(gateway, series, Path(folder))
-        except PacsUnreachable:
-            raise
-        except PacsError as error:
-            raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
-        volume = read_volume(images)
-        if series.image_class is None:
-            labels = read_labels(objects, volume, wanted)
-        else:
-            if preprocessing is not None:
-                check_whole(volume, preprocessing)
-            labels = np.zeros(volume.voxels.shape, np.uint8)
+    volume, labels = read_series(gateway, series, wanted)
+    if series.image_class is not None and preprocessing is not None:
+        check_whole(volume, preprocessing)
     cut_off = 0.0 if preprocessing is None else part_cut_off(labels, volume, preprocessing)
     return _sampled(series, volume, labels, cut_off)
 

@@ -301,7 +301,7 @@ def _pair(code: Sequence[Any]) -> tuple[str, str]:
 def _as_json_without_patients(examined: Examined) -> dict[str, Any]:
     entries = [asdict(entry) for entry in examined.entries]
     for entry in entries:
-        entry.pop("patient_id", None)
+        entry.pop("patient_ids", None)
     return {"counts": examined.counts, "entries": entries}
 
 
@@ -318,4 +318,4 @@ def _examined_from_json(found: Mapping[str, Any]) -> Examined:
 
 def _labelled_from_json(entry: Mapping[str, Any]) -> LabelledSeries:
     labels = tuple(LabelObject(**one) for one in entry["labels"])
-    return LabelledSeries(**{**entry, "labels": labels}, patient_id="")
+    return LabelledSeries(**{**entry, "labels": labels}, patient_ids=())

@@ -63,7 +63,7 @@ class LabelledSeries:
     source:      which kind of object they are, or ``CSV``, which has none
     image_class: that they, or a list, give to the series as a whole; None where they draw labels
 
-    The Patient ID decides the split and stays in memory.
+    The patient's IDs, the one that they go by first, decide the split and stay in memory.
     """
 
     study: str
@@ -72,7 +72,7 @@ class LabelledSeries:
     source: str
     labels: tuple[LabelObject, ...]
     image_class: int | None = None
-    patient_id: str = field(repr=False)
+    patient_ids: tuple[str, ...] = field(repr=False)
 
 
 Entry = LabelledSeries | Quarantined
@@ -145,11 +145,10 @@ def find_labelled_series(
     rows = rows[:most]
     for done, row in enumerate(rows, start=1):
         patient = patients.of(row)
-        ids = patients.all_of(patient)
-        if opted_out is not None and any(map(opted_out, ids)):
+        if opted_out is not None and any(map(opted_out, patient)):
             entries: tuple[Entry, ...] = (_of_nobody(row),)
         else:
-            entries = _entries(finder, row, patient, ids, studies)
+            entries = _entries(finder, row, patient, studies)
         for entry in entries:
             if isinstance(entry, LabelledSeries):
                 labelled.append(entry)
@@ -173,7 +172,7 @@ def _of_nobody(row: Dataset) -> Quarantined:
 
 
 def _entries(
-    finder: "_Finder", row: Dataset, patient_id: str, ids: Collection[str], studies: Studies
+    finder: "_Finder", row: Dataset, patient_ids: tuple[str, ...], studies: Studies
 ) -> tuple[Entry, ...]:
     """The study's entries, as they were unless something came or went."""
     uid = str(row.StudyInstanceUID)
@@ -181,10 +180,10 @@ def _entries(
     before = studies.get(uid)
     if before is not None and before.counts == counts and all(counts):
         return tuple(
-            replace(entry, patient_id=patient_id) if isinstance(entry, LabelledSeries) else entry
+            replace(entry, patient_ids=patient_ids) if isinstance(entry, LabelledSeries) else entry
             for entry in before.entries
         )
-    entries = tuple(finder.examine(row, patient_id, ids))
+    entries = tuple(finder.examine(row, patient_ids))
     reasons = {entry.reason for entry in entries if isinstance(entry, Quarantined)}
     if Reason.NOT_RETRIEVED not in reasons:
         studies[uid] = Examined(counts=counts, entries=entries)
@@ -205,11 +204,8 @@ class _Finder:
         self._sources = table.labels.source
         self._query = {key: value for key, value in table.query.items() if key not in _STUDY_KEYS}
 
-    def examine(self, row: Dataset, patient_id: str, ids: Collection[str]) -> Iterator[Entry]:
-        """Every image series of a study that answers the query, or what is left of it.
-
-        patient_id: what the patient goes by, of all their ``ids``
-        """
+    def examine(self, row: Dataset, patient_ids: tuple[str, ...]) -> Iterator[Entry]:
+        """Every image series of a study that answers the query, or what is left of it."""
         study = str(row.StudyInstanceUID)
         every = self._find_series(study)
         images = self._images(row, every)
@@ -231,8 +227,8 @@ class _Finder:
                 )
         for image in images:
             try:
-                count = self._check(study, patient_id, image, every[image])
-                source, chosen, image_class = self._choose(study, image, ids, objects)
+                count = self._check(study, patient_ids, image, every[image])
+                source, chosen, image_class = self._choose(study, image, patient_ids, objects)
                 yield LabelledSeries(
                     study=study,
                     image_series=image,
@@ -240,17 +236,15 @@ class _Finder:
                     source=source,
                     labels=chosen,
                     image_class=image_class,
-                    patient_id=patient_id,
+                    patient_ids=patient_ids,
                 )
             except Unusable as problem:
-                yield Quarantined(
-                    study=study, series=image, reason=problem.reason, detail=str(problem)
-                )
+                yield Quarantined.because_of(problem, study=study, series=image)
 
-    def _check(self, study: str, patient_id: str, image: str, series: Dataset) -> int:
+    def _check(self, study: str, patient_ids: Collection[str], image: str, series: Dataset) -> int:
         """How many instances an image series has. Raises :class:`Unusable` where it is left out,
         whatever labels it."""
-        if not patient_id:
+        if not patient_ids:
             raise Unusable(Reason.NO_PATIENT_ID, "a study without a Patient ID has no part")
         count = self._count_instances(study, image, series)
         limits = self._table.limits

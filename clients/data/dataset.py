@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clients.data.cache import Example, ExampleCache, example_key
 from clients.data.census import Census, LabelledSeries, find_labelled_series
 from clients.data.labels import Wanted, read_labels, read_list, wanted_by
@@ -27,8 +30,8 @@ from clients.data.quarantine import (
     write_quarantine,
 )
 from clients.data.split import Part, part_of, read_split_key
-from clients.data.volumes import read_volume
-from federation.config import DataTable, Site
+from clients.data.volumes import Volume, read_volume
+from federation.config import DataTable, PolicyTable, Site
 from federation.errors import ConfigError, DataError, PacsError, PacsUnreachable
 from federation.iodeep.architecture import Preprocessing
 from federation.iodeep.labels import Line
@@ -115,7 +118,7 @@ def load_examples(
     split_key = read_split_key(table.split.key)
     wanted = wanted_by(table.labels, outputs)
     cache = ExampleCache(site.work / "cache", site.policy.cache)
-    census = _take_census(gateway, site, table, wanted, cache, run)
+    census = take_census(gateway, site.policy, table, wanted, cache, run=run)
     parts: dict[Part, list[str]] = {part: [] for part in Part}
     studies: set[str] = set()
     quarantined = list(census.quarantined)
@@ -123,16 +126,11 @@ def load_examples(
         key = example_key(series, wanted, preprocessing)
         try:
             _ensure_cached(gateway, cache, key, series, wanted, preprocessing)
-            parts[part_of(series.patient_id, table.split, split_key)].append(key)
+            parts[part_of(series.patient_ids, table.split, split_key)].append(key)
             studies.add(series.study)
         except Unusable as problem:
             quarantined.append(
-                Quarantined(
-                    study=series.study,
-                    series=series.image_series,
-                    reason=problem.reason,
-                    detail=str(problem),
-                )
+                Quarantined.because_of(problem, study=series.study, series=series.image_series)
             )
         if progress is not None:
             progress(done, len(census.labelled))
@@ -167,9 +165,23 @@ def table_for(site: Site, line: Line, task: TaskName) -> DataTable:
     return table.model_copy(update={"query": {"Modality": line.modality, **table.query}})
 
 
-def _take_census(
-    gateway: Gateway, site: Site, table: DataTable, wanted: Wanted, cache: ExampleCache, run: str
+def take_census(
+    gateway: Gateway,
+    policy: PolicyTable,
+    table: DataTable,
+    wanted: Wanted,
+    cache: ExampleCache,
+    *,
+    run: str = "",
+    progress: Progress | None = None,
 ) -> Census:
+    """What a table finds, as far as the policy and the table's limits go.
+
+    run: as of :func:`load_examples`
+
+    No label object is fetched that ``cache`` remembers. Raises as :func:`find_labelled_series`,
+    and :class:`ConfigError` for a list of opt-outs that cannot be read.
+    """
     headers = cache.read_headers()
     known = len(headers)
     content = f"{table.model_dump_json()}{json.dumps(wanted.as_json)}"  # it may name patients
@@ -185,8 +197,9 @@ def _take_census(
             wanted,
             known=headers,
             examined=studies,
-            opted_out=opted_out(site.policy.opt_out),
+            opted_out=opted_out(policy.opt_out),
             most=table.limits.studies,
+            progress=progress,
         )
     finally:
         if len(headers) > known:
@@ -224,6 +237,28 @@ def _build(
     preprocessing: Preprocessing,
 ) -> Example:
     """Fetch, decode and preprocess one example."""
+    volume, labels = read_series(gateway, series, wanted)
+    if series.image_class is None:
+        label = preprocess_labels(labels, volume, preprocessing)
+    else:
+        check_whole(volume, preprocessing)
+        label = class_label(series.image_class)
+    return Example(
+        key=key,
+        image=preprocess_image(volume, preprocessing),
+        label=label,
+        spacing_mm=spacing_after(volume, preprocessing),
+    )
+
+
+def read_series(
+    gateway: Gateway, series: LabelledSeries, wanted: Wanted
+) -> tuple[Volume, NDArray[np.uint8]]:
+    """A series' volume and, on its grid, its labels (D, H, W); no voxel has one where the series
+    has a class.
+
+    Raises :class:`Unusable` where they cannot be had, and :class:`PacsUnreachable`.
+    """
     with tempfile.TemporaryDirectory(prefix="iodeep-fetch-") as folder:
         try:
             images, objects = fetch_series(gateway, series, Path(folder))
@@ -232,18 +267,9 @@ def _build(
         except (PacsError, ValueError) as error:
             raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
         volume = read_volume(images)
-        if series.image_class is None:
-            labels = read_labels(objects, volume, wanted)
-            label = preprocess_labels(labels, volume, preprocessing)
-        else:
-            check_whole(volume, preprocessing)
-            label = class_label(series.image_class)
-    return Example(
-        key=key,
-        image=preprocess_image(volume, preprocessing),
-        label=label,
-        spacing_mm=spacing_after(volume, preprocessing),
-    )
+        if series.image_class is not None:
+            return volume, np.zeros(volume.voxels.shape, np.uint8)
+        return volume, read_labels(objects, volume, wanted)
 
 
 def fetch_series(

@@ -28,14 +28,10 @@ class Identities:
         for one in list(self._of):
             self._members[self._root(one)].add(one)
 
-    def of(self, study: Dataset) -> str:
-        """The patient of a study; empty where it names none."""
+    def of(self, study: Dataset) -> tuple[str, ...]:
+        """Every ID of a study's patient, the one they go by first; none where it names none."""
         ids = _texts(study.get("PatientID"))
-        return self._root(ids[0]) if ids else ""
-
-    def all_of(self, patient_id: str) -> set[str]:
-        """Every ID of a patient, by the one they go by."""
-        return self._members[patient_id] | {patient_id}
+        return tuple(sorted(self._members[self._root(ids[0])])) if ids else ()
 
     def _root(self, patient_id: str) -> str:
         while (above := self._of.setdefault(patient_id, patient_id)) != patient_id:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 from federation.errors import DataError
 
@@ -54,6 +55,10 @@ class Quarantined:
     series: str
     reason: Reason
     detail: str
+
+    @classmethod
+    def because_of(cls, problem: Unusable, *, study: str, series: str) -> Self:
+        return cls(study=study, series=series, reason=problem.reason, detail=str(problem))
 
 
 def count_reasons(quarantined: Iterable[Quarantined]) -> Mapping[Reason, int]:

@@ -3,6 +3,8 @@
 import hmac
 import os
 import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +23,10 @@ class Part(StrEnum):
     TEST = "test"
 
 
-def part_of(patient_id: str, split: Split, key: bytes) -> Part:
+def part_of(patient_ids: tuple[str, ...], split: Split, key: bytes) -> Part:
     """The part of a patient, a function of the Patient ID, the key and the fractions alone.
+
+    patient_ids: all that are known of one patient, the one that decides first
 
     HMAC-SHA256 of the Patient ID (RFC 2104), read as a number in [0, 1), is validation below
     ``split.validation`` and test from ``1 - split.test`` on. So a patient's part never changes
@@ -37,15 +41,25 @@ def part_of(patient_id: str, split: Split, key: bytes) -> Part:
     reports no validation metric; a larger fraction, or more patients, gives it one.
     """
     for part, share in ((Part.TEST, split.test), (Part.VALIDATION, split.validation)):
-        if isinstance(share, tuple) and patient_id in share:
+        if isinstance(share, tuple) and not set(share).isdisjoint(patient_ids):
             return part
-    digest = hmac.new(key, patient_id.encode(), sha256).digest()
+    digest = hmac.new(key, patient_ids[0].encode(), sha256).digest()
     number = int.from_bytes(digest[:6], "big") / 2**48
     if not isinstance(split.validation, tuple) and number < split.validation:
         return Part.VALIDATION
     if not isinstance(split.test, tuple) and number >= 1 - split.test:
         return Part.TEST
     return Part.TRAIN
+
+
+def count_parts(patients: Iterable[tuple[str, ...]], split: Split) -> Mapping[Part, int] | None:
+    """How many patients, by all IDs of each, are in each part; None without the split's key."""
+    try:
+        key = read_split_key(split.key)
+    except ConfigError:
+        return None
+    counts = Counter(part_of(patient, split, key) for patient in set(patients))
+    return {part: counts[part] for part in Part}
 
 
 def read_split_key(path: Path) -> bytes:

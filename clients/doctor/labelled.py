@@ -11,7 +11,7 @@ from clients.data.dataset import fetch_series
 from clients.data.labels import LabelHeader, read_labels, wanted_by
 from clients.data.opt_outs import opted_out
 from clients.data.quarantine import Reason, Unusable, count_reasons
-from clients.data.split import Part, part_of, read_split_key
+from clients.data.split import Part, count_parts
 from clients.data.volumes import read_volume
 from clients.doctor.finding import Finding, Subject
 from federation.config import DataTable, PolicyTable, Site
@@ -103,10 +103,13 @@ class _Table:
                 )
                 return _DATA.warned("studies", seen, advice)
             return _DATA.failed("studies", seen, self._advice(reasons, any_there=bool(matching)))
-        parts = self._parts(census)
+        parts = count_parts((one.patient_ids for one in census.labelled), self._table.split)
         if parts is not None:
-            seen += "; {} patients to train on, {} to validate, {} to test".format(*parts)
-            if not parts[0]:
+            seen += (
+                f"; {parts[Part.TRAIN]} patients to train on, {parts[Part.VALIDATION]} to "
+                f"validate, {parts[Part.TEST]} to test"
+            )
+            if not parts[Part.TRAIN]:
                 advice = "add patients, or lower the fractions held out: none is left to train on"
                 return _DATA.failed("studies", seen, advice)
         return _DATA.passed("studies", seen)
@@ -120,17 +123,6 @@ class _Table:
         common = sorted(reasons, key=lambda reason: -reasons[reason])
         known = [_ADVICE[reason] for reason in common if reason in _ADVICE]
         return known[0] if known else "label more, widen its query, or lower min_studies"
-
-    def _parts(self, census: Census) -> tuple[int, ...] | None:
-        """How many patients train, validate and test; None without the key that decides it."""
-        split = self._table.split
-        try:
-            key = read_split_key(split.key)
-        except ConfigError:
-            return None
-        patients = {series.patient_id for series in census.labelled}
-        counts = Counter(part_of(patient, split, key) for patient in patients)
-        return tuple(counts[part] for part in (Part.TRAIN, Part.VALIDATION, Part.TEST))
 
     def _example(self, series: LabelledSeries) -> Finding:
         """One of them, fetched and read as for training."""

@@ -3,42 +3,18 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clients.training.learner import Learner, require
 from clients.training.metrics import ClassEvaluation, classification
 from clients.training.pieces import Example
 from clients.training.reproducible import reproducible
-from federation.config import TrainingTable
-from federation.errors import ConfigError
-from federation.iodeep.architecture import Preprocessing
+from clients.training.trainer import Trainer, require
 
 
-class Classifier(Learner):
-    """A network that gives scores to an image; examples' labels are classes, uint8 (1,).
-
-    Raises :class:`ConfigError` for a loss that counts voxels.
-    """
+class Classifier(Trainer):
+    """A network that gives scores to an image; examples' labels are classes, uint8 (1,)."""
 
     is_drawn = False
-
-    def __init__(
-        self,
-        network: nn.Module,
-        settings: TrainingTable,
-        *,
-        labels: int,
-        preprocessing: Preprocessing | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        if settings.loss != "ce":
-            raise ConfigError(
-                f'loss "{settings.loss}" counts voxels, and a classification gives one class an '
-                'image; use "ce"'
-            )
-        super().__init__(
-            network, settings, labels=labels, preprocessing=preprocessing, device=device
-        )
 
     def evaluate(self, examples: Sequence[Example]) -> ClassEvaluation:
         """Accuracy, AUC and loss of the network as it is, one case at a time.

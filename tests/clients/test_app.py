@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pynetdicom.association import Association
 
-from clients.training import Trainer
+from clients.training import Segmenter
 from federation.config import read_experiment
 from federation.iodeep.manifest import AGGREGATOR, StateManifest, VersionManifest
 from federation.iodeep.weights import Tensor
@@ -128,7 +128,7 @@ def test_no_association_is_open_while_a_site_works(
         return watch
 
     for name in ("fit", "evaluate"):
-        monkeypatch.setattr(Trainer, name, watched(getattr(Trainer, name)))
+        monkeypatch.setattr(Segmenter, name, watched(getattr(Segmenter, name)))
     run("average", "watched")
     assert kept
     assert set(kept) == {0}

@@ -67,19 +67,25 @@ class Wanted:
     def of(
         cls, outputs: Iterable[OutputLabel] = (), names: Mapping[str, int] | None = None
     ) -> Self:
-        """``outputs`` are a network's; where none are given, only ``names`` are wanted."""
-        named = {fold(name): number for name, number in (names or {}).items()}
+        """``outputs`` are a network's; where none are given, only ``names`` are wanted.
+
+        Of ``names`` those of labels that the network does not have are left out.
+        """
         outputs = tuple(outputs)
         own = {fold(output.name): output.number for output in outputs}
-        words = {number: name for name, number in (names or {}).items()}
+        known = {0, *own.values()}
+        given = {
+            name: number for name, number in (names or {}).items() if not own or number in known
+        }
         return cls(
             concepts={
                 output.number: (output.concept, output.modifier)
                 for output in outputs
                 if output.concept is not None
             },
-            names={**own, **named},
-            words=words | {output.number: output.name for output in outputs},
+            names={**own, **{fold(name): number for name, number in given.items()}},
+            words={number: name for name, number in given.items()}
+            | {output.number: output.name for output in outputs},
         )
 
     @property

@@ -62,7 +62,7 @@ OWN = frozenset(
     for sop_class in (RawDataStorage, KeyObjectSelectionDocumentStorage)
 )
 """SOP classes and transfer syntax of IODeep's own objects."""
-KIND_OF_MODALITY: Mapping[str, str] = {
+SOP_CLASS_OF_MODALITY: Mapping[str, str] = {
     modality: str(sop_class)
     for modality, sop_class in {
         "OT": RawDataStorage,

@@ -13,7 +13,7 @@ from federation.pacs.address import DimseAddress
 from federation.pacs.attributes import UIDS, is_uid
 from federation.pacs.dimse.arrivals import Arrivals
 from federation.pacs.dimse.channel import Channel, NotOffered, Wanted, check_arrivals
-from federation.pacs.dimse.contexts import KIND_OF_MODALITY, MAX_SENT
+from federation.pacs.dimse.contexts import MAX_SENT, SOP_CLASS_OF_MODALITY
 from federation.pacs.dimse.listener import Listener, Reports
 from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits, Throttle
@@ -68,7 +68,7 @@ class DimseGateway(Closing):
         check_uids(study, series, *([] if instance is None else [instance]))
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
         uids = (instance,) if instance is not None else self._instances(keys)
-        wanted = Wanted(study=study, series=series, instances=uids, sop_class=self._kind(keys))
+        wanted = Wanted(study=study, series=series, instances=uids, sop_class=self._sop_class(keys))
         try:
             return self._fetch(wanted, folder)
         except PacsUnreachable:
@@ -90,14 +90,14 @@ class DimseGateway(Closing):
             )
         return uids
 
-    def _kind(self, series: Mapping[str, str]) -> str:
+    def _sop_class(self, series: Mapping[str, str]) -> str:
         """The SOP class that a series' instances should be of, by its modality.
 
         To say the class itself, some archives open the files, however large. Where it is another,
         retrieving them fails at first, and they are asked about.
         """
         found = self.find("SERIES", {**series, "Modality": ""})
-        return KIND_OF_MODALITY.get(str(found[0].get("Modality")), "") if found else ""
+        return SOP_CLASS_OF_MODALITY.get(str(found[0].get("Modality")), "") if found else ""
 
     def _fetch(self, wanted: Wanted, folder: Path) -> list[Path]:
         arrived: list[Arrivals] = []

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from federation.cli import build
 from federation.pacs import Archive, open_gateway
+from federation.pacs.folder import FolderGateway
 from federation.samples.phantom import phantom_cases
 from tests import classified
 from tests.clients.data.conftest import WrittenCase, edit, write
@@ -77,6 +78,15 @@ def test_counts_sample_and_verdicts(tmp_path: Path, cases: list[WrittenCase]) ->
     assert picture.read_bytes().startswith(b"\x89PNG")
     for case in cases:
         assert case.case.patient_id not in result.stdout
+
+
+def test_label_objects_are_fetched_once(
+    tmp_path: Path, cases: list[WrittenCase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, *cases)
+    first = census(tmp_path, "--json", "--sample", "0")
+    monkeypatch.setattr(FolderGateway, "fetch", None)
+    assert census(tmp_path, "--json", "--sample", "0").stdout == first.stdout
 
 
 def test_what_is_left_out_is_grouped_by_reason(tmp_path: Path, cases: list[WrittenCase]) -> None:

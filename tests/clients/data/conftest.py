@@ -18,6 +18,7 @@ from federation.samples.case import Case, LabelledImage
 from federation.samples.dicom import slices
 from federation.samples.importer import write_case
 from federation.samples.phantom import phantom_cases
+from tests.segs import seg_of
 
 SEGMENTS = {"inner structure": 1, "outer structure": 2}
 WANTED = Wanted.of(names=SEGMENTS)
@@ -92,30 +93,7 @@ def edit(path: Path, change: Callable[[Dataset], object]) -> None:
 
 
 def segmentation(
-    images: list[Dataset], pixels: "NDArray[np.bool_] | highdicom.Volume", kind: str
+    images: list[Dataset], pixels: "NDArray[np.generic] | highdicom.Volume", kind: str
 ) -> Dataset:
-    """A SEG of both segments, written by highdicom."""
-    concept = highdicom.sr.CodedConcept("706342009", "SCT", "Phantom")
-    return highdicom.seg.Segmentation(
-        source_images=images,
-        pixel_array=pixels,
-        segmentation_type=kind,
-        segment_descriptions=[
-            highdicom.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=name,
-                segmented_property_category=concept,
-                segmented_property_type=concept,
-                algorithm_type="MANUAL",
-            )
-            for name, number in SEGMENTS.items()
-        ],
-        series_instance_uid=highdicom.UID(),
-        series_number=9,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="tests",
-        manufacturer_model_name="tests",
-        software_versions="1",
-        device_serial_number="1",
-    )
+    """A SEG of both segments."""
+    return seg_of(images, pixels, SEGMENTS, kind=kind)

@@ -22,7 +22,7 @@ SERIES = LabelledSeries(
     image_instances=30,
     source="SEG",
     labels=(LabelObject(series="1.3", instance="1.4"),),
-    patient_id="P1",
+    patient_ids=("P1",),
 )
 OTHER = (LabelObject(series="1.3", instance="1.5"),)
 LABELS = Wanted.of(names={"inner structure": 1})
@@ -74,7 +74,7 @@ def test_everything_that_decides_the_voxels_is_in_the_key() -> None:
 
 
 def test_the_patient_is_not_in_the_key() -> None:
-    other = replace(SERIES, patient_id="P2")
+    other = replace(SERIES, patient_ids=("P2",))
     assert example_key(SERIES, LABELS, PREPROCESSING) == example_key(other, LABELS, PREPROCESSING)
 
 

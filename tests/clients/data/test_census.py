@@ -50,7 +50,7 @@ def test_a_labelled_series_is_found_with_its_seg(
     assert found.source == "SEG"
     (label,) = found.labels
     assert (label.series, label.instance) == (seg.SeriesInstanceUID, seg.SOPInstanceUID)
-    assert found.patient_id == written.case.patient_id
+    assert found.patient_ids == (written.case.patient_id,)
     assert written.case.patient_id not in repr(census)
     assert census.quarantined == ()
 

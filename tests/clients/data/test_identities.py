@@ -17,11 +17,11 @@ def test_a_patient_goes_by_one_id() -> None:
     )  # fmt: skip
     patients = Identities([known, renamed, linked, other])
 
-    assert [patients.of(one) for one in (known, renamed, linked, other)] == ["A", "A", "A", "E"]
-    assert patients.all_of("A") == {"A", "B", "C", "D"}
-    assert patients.all_of("E") == {"E"}
+    assert [patients.of(one) for one in (known, renamed, linked)] == [("A", "B", "C", "D")] * 3
+    assert patients.of(other) == ("E",)
 
 
 def test_a_study_without_a_patient_is_nobodys() -> None:
-    assert Identities([study("")]).of(study("")) == ""
-    assert Identities([study("A", "")]).all_of("A") == {"A"}
+    assert Identities([study("")]).of(study("")) == ()
+    only = study("A", "")
+    assert Identities([only]).of(only) == ("A",)

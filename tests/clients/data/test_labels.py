@@ -284,6 +284,15 @@ def test_codes_find_segments_whatever_they_are_called(
     assert wanted.label_of(Segment(number=7, label="x", kind=kind, modifiers=modifiers)) == label
 
 
+def test_names_of_labels_that_the_network_does_not_have_ask_for_nothing() -> None:
+    """A site's map serves every network of a region."""
+    wanted = Wanted.of([OutputLabel.named(1, "liver")], {"LIV": 1, "KID": 2})
+    liver = Segment(number=4, label="liv")
+    assert wanted.label_of(Segment(number=5, label="kid")) is None
+    assert wanted.match([liver]) == {4: 1}
+    assert wanted.is_met_by([liver])
+
+
 def test_a_code_counts_before_a_name() -> None:
     wanted = Wanted.of([OutputLabel.named(1, "liver"), OutputLabel.named(2, "kidney")])
     named_otherwise = Segment(number=1, label="liver", kind=KIDNEY)

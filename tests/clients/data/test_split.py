@@ -15,7 +15,7 @@ def split(validation: float = 0.15, test: float | tuple[str, ...] = 0.15) -> Spl
 
 
 def parts(patients: list[str], rule: Split, key: bytes = KEY) -> dict[str, Part]:
-    return {patient: part_of(patient, rule, key) for patient in patients}
+    return {patient: part_of((patient,), rule, key) for patient in patients}
 
 
 def test_fractions_are_met_over_many_patients() -> None:
@@ -52,13 +52,21 @@ def test_named_patients_are_tested_and_no_others() -> None:
     assert list(seen.values()).count(Part.VALIDATION) / len(seen) == pytest.approx(0.15, abs=0.03)
 
 
+def test_a_patient_is_named_by_any_of_their_ids() -> None:
+    rule = split(0.0, ("P00003",))
+    assert part_of(("A7", "P00003"), rule, KEY) is Part.TEST
+    assert part_of(("A7", "P00004"), rule, KEY) is Part.TRAIN
+    several = {ids: part_of(ids, split(0.3, 0.3), KEY) for ids in (("P1",), ("P1", "P2"))}
+    assert several["P1",] is several["P1", "P2"]  # the first decides
+
+
 def test_a_fraction_of_nothing_gives_no_patient() -> None:
     assert set(parts(PATIENTS, split(0.0, 0.0)).values()) == {Part.TRAIN}
 
 
 def test_the_rule_is_the_one_already_in_use() -> None:
     """A change here would let test patients of earlier rounds into training."""
-    known = [part_of(f"SITEA-{number:04d}", split(0.3, 0.3), KEY) for number in range(8)]
+    known = [part_of((f"SITEA-{number:04d}",), split(0.3, 0.3), KEY) for number in range(8)]
 
     assert [part[:2] for part in known] == ["va", "va", "te", "tr", "te", "va", "tr", "te"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clients.training import Trainer
+from clients.training import Segmenter
 from federation.config import TrainingTable
 from federation.iodeep.architecture import Architecture
 from federation.networks import build_network
@@ -37,6 +37,6 @@ def tiny_network(seed: int = 0, *, dropout: float = 0.0) -> nn.Module:
     return build_network(Architecture(network="monai.UNet", arguments=arguments), seed=seed)
 
 
-def tiny_trainer(network: nn.Module | None = None, **settings: object) -> Trainer:
+def tiny_trainer(network: nn.Module | None = None, **settings: object) -> Segmenter:
     table = TrainingTable.model_validate({"optimizer": {"lr": 0.02}, **settings})
-    return Trainer(network or tiny_network(), table, labels=2, device="cpu")
+    return Segmenter(network or tiny_network(), table, labels=2, device="cpu")

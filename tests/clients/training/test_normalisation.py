@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.training import Trainer, names_of_layers
+from clients.training import Segmenter, names_of_layers
 from clients.training.normalisation import estimate_statistics, statistics_layers
 from federation.config import TrainingTable
 from federation.iodeep.architecture import Architecture
@@ -25,12 +25,12 @@ def network() -> nn.Module:
     return build_network(Architecture(network="monai.UNet", arguments=arguments), seed=0)
 
 
-def trainer(weights: Weights | None = None, **settings: object) -> Trainer:
+def trainer(weights: Weights | None = None, **settings: object) -> Segmenter:
     table = {"optimizer": {"lr": 0.02}, "batch_size": 4, "steps": 5, **settings}
     made = network()
     if weights is not None:
         load_tensors(made, weights)
-    return Trainer(made, TrainingTable.model_validate(table), labels=2, device="cpu")
+    return Segmenter(made, TrainingTable.model_validate(table), labels=2, device="cpu")
 
 
 def copy_of(module: nn.Module) -> Weights:

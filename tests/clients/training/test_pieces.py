@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.training import Trainer
+from clients.training import Segmenter
 from clients.training.pieces import Pieces, cut_out
 from federation.config import Augmentation, Optimizer, TrainingTable
 from federation.iodeep.architecture import Architecture, Preprocessing
@@ -69,7 +69,7 @@ def test_a_network_of_slices_learns(fit: str) -> None:
         optimizer=FAST,
         augmentation=Augmentation(flip=(0, 1), rotate_degrees=10, scale=0.1),
     )
-    trainer = Trainer(unet(2), settings, labels=1, preprocessing=taken, device="cpu")
+    trainer = Segmenter(unet(2), settings, labels=1, preprocessing=taken, device="cpu")
     examples = [made(6, seed=seed) for seed in range(3)]
 
     result = trainer.fit(examples, seed=1)
@@ -83,7 +83,7 @@ def test_a_network_of_slices_learns(fit: str) -> None:
 
 def test_a_network_of_patches_learns_on_volumes_of_any_size() -> None:
     settings = TrainingTable(steps=80, batch_size=4, optimizer=FAST)
-    trainer = Trainer(unet(3), settings, labels=1, preprocessing=PATCHES, device="cpu")
+    trainer = Segmenter(unet(3), settings, labels=1, preprocessing=PATCHES, device="cpu")
     examples = [made(12, seed=1), made(9, edge=20, seed=2), made(16, seed=3)]
 
     result = trainer.fit(examples, seed=1)
@@ -96,6 +96,6 @@ def test_the_same_seed_takes_the_same_patches() -> None:
     settings = TrainingTable(steps=4, batch_size=2)
     losses = []
     for seed in (1, 1, 2):
-        trainer = Trainer(unet(3), settings, labels=1, preprocessing=PATCHES, device="cpu")
+        trainer = Segmenter(unet(3), settings, labels=1, preprocessing=PATCHES, device="cpu")
         losses.append(trainer.fit([made(12), made(16)], seed=seed).loss)
     assert losses[0] == losses[1] != losses[2]

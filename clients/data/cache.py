@@ -4,6 +4,9 @@ One safetensors file an example, named by a digest of everything that decides it
 study that turned out unusable leaves its reason under the same name. Files are written under
 another name, synced and renamed, so a kill leaves none half-written, and processes that build
 the same example write the same bytes. The folder may be deleted at any time.
+
+MONAI's ``PersistentDataset`` does not do for this: it names files by the items that they are made
+of and not by what is in them, never removes one, and notices no damage.
 """
 
 import contextlib

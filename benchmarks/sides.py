@@ -18,6 +18,7 @@ from clients.data import LabelledData
 from clients.data.dataset import load_examples
 from clients.training import Segmenter, seed_for
 from federation.config import Experiment, Site, read_site
+from federation.fresh import outputs_of
 from federation.iodeep.weights import Tensor, weights_digest
 from federation.networks import build_network, load_tensors, tensors_of
 from federation.pacs import open_gateway
@@ -142,7 +143,8 @@ def _load(experiment: Experiment, site: Site, address: str, run: str = "") -> La
     preprocessing = experiment.model.preprocessing
     assert preprocessing is not None
     with open_gateway(address) as gateway:
-        return load_examples(gateway, site, experiment.line, preprocessing, run=run)
+        outputs = outputs_of(experiment.model.labels)
+        return load_examples(gateway, site, experiment.line, preprocessing, outputs, run=run)
 
 
 def start_of(experiment: Experiment) -> Weights:

@@ -62,7 +62,7 @@ def fresh_version(
         task=model.task,
         architecture=model.architecture,
         preprocessing=model.preprocessing,
-        outputs=_outputs(model.labels),
+        outputs=outputs_of(model.labels),
         lineage=Lineage(config_digest=experiment.digest),
         weights=weights,
     )
@@ -93,7 +93,7 @@ def adopted_version(
         round=0,
         architecture=architecture,
         preprocessing=None,
-        outputs=_outputs(labels),
+        outputs=outputs_of(labels),
         lineage=Lineage(config_digest=digest),
         weights=weights,
     )
@@ -119,5 +119,5 @@ def _fitting(
     raise fault
 
 
-def _outputs(labels: Mapping[int, str]) -> tuple[OutputLabel, ...]:
+def outputs_of(labels: Mapping[int, str]) -> tuple[OutputLabel, ...]:
     return tuple(OutputLabel.named(number, name) for number, name in sorted(labels.items()))

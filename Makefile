@@ -6,7 +6,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test check soak benchmarks results format clean
+.PHONY: demo test check soak benchmarks results selection format clean
 
 demo: .venv/installed
 	$(BIN)/iodeep demo
@@ -30,6 +30,10 @@ benchmarks: .venv/installed
 # make results DATA=FOLDER: federated, centralised and local, three seeds, in docs/results.md.
 results: .venv/installed
 	$(BIN)/python -m benchmarks.results $(DATA)
+
+# make selection: how often the right network is chosen, in docs/selection.md.
+selection: .venv/installed
+	$(BIN)/python -m benchmarks.selection
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

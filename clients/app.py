@@ -6,7 +6,6 @@ aggregator; an answer is a value or a :class:`~federation.messages.Refusal`, and
 stays in the site's own log.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,19 +13,18 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.data import LabelledData, Reason
+from clients.evaluation import counts_of, measure, trainer_for
 from clients.hospital import Hospital
 from clients.log import write_log
 from clients.policy import check_room
 from clients.preview import write_preview
-from clients.training import Classifier, Segmenter, Trainer, names_of_layers, seed_for
+from clients.training import Segmenter, Trainer, names_of_layers, seed_for
 from federation.config import Site, TrainingTable, read_site
 from federation.errors import CodecError, ConfigError
 from federation.iodeep.codec import Record, describe_weights
 from federation.iodeep.header import Stamp
 from federation.iodeep.manifest import (
     EvaluationManifest,
-    Measured,
     StateManifest,
     VersionManifest,
     parse_manifest,
@@ -48,7 +46,7 @@ from federation.messages import (
     unpack_parts,
     unpack_tensors,
 )
-from federation.networks import build_network, check_task, load_tensors, tensors_of
+from federation.networks import tensors_of
 from federation.quiet import keep_libraries_quiet
 from federation.timing import Stopwatch
 
@@ -100,7 +98,7 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         start=request.start,
         examples=result.examples,
         metrics={"loss": result.loss},
-        quarantined=_counts(data.quarantined),
+        quarantined=counts_of(data.quarantined),
         seconds=stopwatch.seconds,
     )
     return pack(answer, update)
@@ -154,7 +152,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
             data = hospital.labelled_data(version)
             hospital.release()
         with stopwatch.on("evaluation"):
-            measured = _measure(trainer, data)
+            measured = measure(trainer, data)
         with stopwatch.on("archive"):
             hospital.registry.publish(
                 EvaluationManifest(
@@ -178,20 +176,6 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     return pack(answer)
 
 
-def _measure(trainer: Trainer, data: LabelledData) -> Measured:
-    parts = {"validation": data.validation, "test": data.test}
-    metrics: dict[str, float] = {}
-    for part, examples in parts.items():
-        if examples:
-            measured = trainer.evaluate(examples).metrics
-            metrics |= {f"{part}_{name}": v for name, v in measured.items() if math.isfinite(v)}
-    return Measured(
-        metrics=metrics,
-        cases={part: len(examples) for part, examples in parts.items()},
-        quarantined=_counts(data.quarantined),
-    )
-
-
 def _start_of(
     hospital: Hospital, request: TrainRequest | StatisticsRequest
 ) -> AbstractContextManager[Record]:
@@ -207,21 +191,14 @@ def _trainer(
 ) -> Trainer:
     """What trains a version's network for its task, with these weights, or the site's own where it
     keeps some for itself."""
-    check_task(version.architecture, version.task, len(version.outputs))
-    network = build_network(version.architecture)
     registry = hospital.registry
     own = None
     if settings.normalisation == "local":
         own = registry.state(version.line, version.branch, version.round, hospital.site.name)
     if own is None:
-        load_tensors(network, tensors)
-    else:
-        with registry.pull(own) as record:
-            load_tensors(network, {**tensors, **record.tensors()})
-    trainer = Classifier if version.task == "classification" else Segmenter
-    return trainer(
-        network, settings, labels=len(version.outputs), preprocessing=version.preprocessing
-    )
+        return trainer_for(version, tensors, settings)
+    with registry.pull(own) as record:
+        return trainer_for(version, {**tensors, **record.tensors()}, settings)
 
 
 def _keep_own(
@@ -245,10 +222,6 @@ def _keep_own(
         weights=weights,
     )
     hospital.registry.publish(state, parts)
-
-
-def _counts(quarantined: Mapping[Reason, int]) -> dict[str, int]:
-    return {str(reason): count for reason, count in quarantined.items()}
 
 
 def _answer(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from federation.commands.arguments import Json
+from federation.commands.arguments import Json, LineArgument
 from federation.commands.output import print_json, print_table
 from federation.commands.progress import bytes_moved
 from federation.config import read_site
@@ -24,6 +24,9 @@ def register(cli: typer.Typer) -> None:
     group.command()(doctor)
     group.command()(census)
     group.command("opt-out")(opt_out)
+    group.command()(finetune)
+    group.command()(predict)
+    group.command()(serve)
     cli.add_typer(group, name="site")
 
 
@@ -93,7 +96,7 @@ def census(
 def opt_out(document: SiteDocument) -> None:
     """Take patients out of every training from now on: Patient IDs on stdin, one a line.
 
-    The IDs are kept as keyed hashes, in the file that [policy.opt_out] names.
+    The IDs are kept as keyed hashes, in the file that \\[policy.opt_out] names.
     """
     from clients.data.opt_outs import opt_out
 
@@ -107,3 +110,64 @@ def opt_out(document: SiteDocument) -> None:
         raise ConfigError("no Patient ID came on stdin; expected one a line")
     added = opt_out(table, ids)
     typer.echo(f"{added} of {len(ids)} patients are new in {table.file}")
+
+
+def finetune(
+    document: SiteDocument,
+    line: LineArgument,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key=value …", help="Of \\[finetune], as layers=head."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train a network on the site's own cases, compare, and store it where it is better.
+
+    It starts from the released version of the line, stops when validation gets no better, and goes
+    on after an interruption when it is typed again. What is stored is not released.
+    """
+    from clients.finetuning.command import run_finetuning  # torch is slow to import
+
+    site = read_site(document, [f"finetune.{override}" for override in overrides or ()])
+    run_finetuning(site, line, as_json=json)
+
+
+def predict(
+    document: SiteDocument,
+    studies: Annotated[
+        list[str], typer.Argument(metavar="STUDY …", help="Study Instance UIDs; - reads them.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="LINE", help="The line to use, whatever suits the images."),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Of --model, one that is not released: BRANCH:ROUND, or a UID."),
+    ] = None,
+    series: Annotated[str | None, typer.Option(help="Only this Series Instance UID.")] = None,
+    json: Json = False,
+) -> None:
+    """Segment studies with the network that suits them, and store SEG and volumes beside them.
+
+    Doing it again stores nothing twice. Ends with 1 where a study has no result.
+    """
+    from clients.inference.command import run_predictions  # torch is slow to import
+
+    if version and not model:
+        raise typer.BadParameter("--version is one of a line: give it with --model")
+    named = [uid for line in sys.stdin for uid in line.split()] if studies == ["-"] else studies
+    site = read_site(document)
+    if not run_predictions(site, named, model, version, series, as_json=json):
+        raise typer.Exit(1)
+
+
+def serve(document: SiteDocument, json: Json = False) -> None:
+    """Take studies that are sent here, segment them, and store SEG and volumes, until Ctrl-C.
+
+    \\[service] in the site's document says where it listens, who may send and which series. Prints
+    its address, then a line for each series. What waits is there again after a restart.
+    """
+    from clients.service.command import run_service  # torch is slow to import
+
+    run_service(read_site(document), as_json=json)

@@ -1,4 +1,4 @@
-"""A hospital's two archives, opened: its models and its labelled images."""
+"""A hospital's archives, opened: its models, its labelled images, and where predictions go."""
 
 from contextlib import ExitStack
 
@@ -21,13 +21,18 @@ class Hospital(Closing):
     def __init__(self, site: Site) -> None:
         self.site = site
         self._stack = ExitStack()
+        self._opened: dict[str, Gateway] = {}
         models = self._open(site.archives.of_models)
-        same = site.archives.of_models == site.archives.images
-        self.images = models if same else self._open(site.archives.images)
+        self.images = self._open(site.archives.images)
         key = SigningKey.read(site.key) if site.key else None
         self.registry = Registry(
             models, trust=_trust(site, key), signer=key, scratch=site.work / "scratch"
         )
+
+    @property
+    def results(self) -> Gateway:
+        """Where predictions go; opened when it is first asked for."""
+        return self._open(self.site.archives.of_results)
 
     def newest(self, line: Line) -> VersionManifest:
         """The version of a line that is released at the site, else the latest of its newest branch.
@@ -64,16 +69,19 @@ class Hospital(Closing):
         )
 
     def release(self) -> None:
-        """Let go of both archives until the next question, before work that takes long."""
-        self.registry.release()
-        self.images.release()
+        """Let go of the archives until the next question, before work that takes long."""
+        for gateway in self._opened.values():
+            gateway.release()
 
     def close(self) -> None:
         """Release the archives. Closing twice is harmless."""
         self._stack.close()
 
     def _open(self, address: str) -> Gateway:
-        return self._stack.enter_context(open_gateway(address, limits=self.site.archives.limits))
+        if address not in self._opened:
+            gateway = open_gateway(address, limits=self.site.archives.limits)
+            self._opened[address] = self._stack.enter_context(gateway)
+        return self._opened[address]
 
 
 def _trust(site: Site, key: SigningKey | None) -> TrustList:

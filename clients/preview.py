@@ -22,7 +22,8 @@ def write_preview(folder: Path, example: Example, trainer: Segmenter) -> Path:
     prediction = trainer.predict(example.image)[0].numpy()
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f"{PREVIEW}.{os.getpid()}.part"
-    with unfinished.open("wb") as file:
+    private = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(private, "wb") as file:
         np.savez(
             file,
             image=_upright(example.image[0].numpy()[:, :, index]),

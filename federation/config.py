@@ -27,11 +27,17 @@ from pydantic import (
 )
 
 from federation.errors import ConfigError
-from federation.iodeep.architecture import NETWORK_OF_LAYERS, Architecture, Preprocessing
+from federation.iodeep.architecture import (
+    NETWORK_OF_LAYERS,
+    Architecture,
+    Postprocessing,
+    Preprocessing,
+)
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import AGGREGATOR, Text
 from federation.pacs.address import parse_address
 from federation.pacs.limits import Limits
+from federation.pacs.matching import check_keys
 from federation.sizes import parse_size
 from federation.task import TaskName
 from federation.values import Value
@@ -119,11 +125,26 @@ _STACKED = frozenset({"CT", "MR", "PT"})
 """Modalities whose series are volumes."""
 
 
+class StartTable(Value):
+    """``[model.start]``: the trained version of the line that a run begins with.
+
+    archive: where it is
+    version: ``released``, ``BRANCH:ROUND``, a branch, or a UID, which is what a run notes
+    signers: files with public keys (PEM), one of which must have signed it; anybody unless given
+    """
+
+    archive: Address
+    version: str = "released"
+    signers: tuple[Path, ...] = ()
+
+
 class ModelTable(Value):
-    """``[model]``: the line, what its outputs mean, the network and what it takes.
+    """``[model]``: the line, what its outputs mean, the network, what it takes, and what becomes
+    of what it predicts.
 
     task:   ``segmentation``, a label for each voxel, or ``classification``, one for each image
     labels: beside 0, which is background, or the class of what is none of these
+    start:  a version whose network this is; without one it has learnt nothing
     """
 
     line: str
@@ -131,6 +152,10 @@ class ModelTable(Value):
     labels: Labels
     architecture: Architecture
     preprocessing: Preprocessing | None = None
+    postprocessing: Annotated[
+        Postprocessing | None, Field(exclude_if=lambda declared: declared is None)
+    ] = None
+    start: Annotated[StartTable | None, Field(exclude_if=lambda given: given is None)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +173,12 @@ class ModelTable(Value):
         line = Line.parse(self.line)
         if self.preprocessing is None and self.architecture.network != NETWORK_OF_LAYERS:
             raise ValueError("[model.preprocessing] is missing: how volumes become the input")
+        declared = self.postprocessing or Postprocessing()
+        named = {*declared.largest, *declared.filled}
+        if self.postprocessing is not None and self.task != "segmentation":
+            raise ValueError("[model.postprocessing] is of labels of voxels: of a segmentation")
+        if unknown := sorted(named - set(self.labels)):
+            raise ValueError(f"postprocessing names label {unknown[0]}, which labels does not have")
         if self.preprocessing is None or self.task != "classification":
             return self
         if self.preprocessing.fit == "patches":
@@ -404,6 +435,8 @@ class Experiment(Value):
                 "federation": {"sites"},
             },
         )
+        if self.model.start is not None:
+            decides["model"]["start"] = self.model.start.version
         return hashlib.sha256(rfc8785.dumps(decides)).hexdigest()
 
 
@@ -411,20 +444,26 @@ class Experiment(Value):
 
 
 class Archives(Value):
-    """``[archives]``: addresses; ``models`` is the same archive unless named.
+    """``[archives]``: addresses; ``models`` and ``results`` are the same archive unless named.
 
-    images: read only
-    models: read and written
-    limits: of each of the two
+    images:  read only
+    models:  read and written
+    results: of predictions, read and written
+    limits:  of each of them
     """
 
     images: Address
     models: Address | None = None
+    results: Address | None = None
     limits: Limits = Limits()
 
     @property
     def of_models(self) -> str:
         return self.models or self.images
+
+    @property
+    def of_results(self) -> str:
+        return self.results or self.images
 
 
 class Split(Value):
@@ -537,6 +576,102 @@ class PolicyTable(Value):
     trust: tuple[TrustTable, ...] = ()
 
 
+class FinetuneTable(Value):
+    """``[finetune]``: how `iodeep site finetune` trains a network on the site's own cases.
+
+    epochs:     at most so many passes over the training cases
+    patience:   it stops after so many without a better result on validation
+    layers:     ``all`` of the network, its ``head`` (the last layer), or what is learnt in its
+                ``normalisation`` layers; the others stay as they are
+    least_gain: by how much better than its parent a version must be on validation, in the task's
+                headline metric, to be stored
+    training:   as in an experiment; of epochs and steps there it knows nothing
+    """
+
+    epochs: PositiveInt = 60
+    patience: PositiveInt = 10
+    layers: Literal["all", "head", "normalisation"] = "all"
+    least_gain: NonNegativeFloat = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    training: TrainingTable = TrainingTable(optimizer=Optimizer(lr=3e-4), schedule="cosine")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults(cls, table: Any) -> Any:
+        """What ``[finetune.training]`` does not say is as it is for fine-tuning."""
+        training = table.get("training") if isinstance(table, Mapping) else None
+        if not isinstance(training, Mapping):
+            return table
+        rate = {"optimizer": {"lr": 3e-4, **training.get("optimizer", {})}}
+        return {**table, "training": {"schedule": "cosine", **training, **rate}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.training.epochs is not None or self.training.steps is not None:
+            raise ValueError("training.epochs and training.steps: give finetune.epochs instead")
+        if self.training.normalisation not in ("average", "frozen"):
+            raise ValueError(
+                f'training.normalisation = "{self.training.normalisation}" is of a federation; '
+                'alone it is "average" or "frozen"'
+            )
+        return self
+
+
+class ServiceRule(Value):
+    """``[[service.rules]]``: what becomes of series that match; the first rule that does counts.
+
+    match: attributes of an image, as of a query, with ``*`` and ``?``
+    line:  the network to use; the one that suits unless given
+    skip:  leave them alone
+    """
+
+    match: dict[str, str] = {}
+    line: str | None = None
+    skip: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            check_keys("STUDY", self.match)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if self.line is not None:
+            if self.skip:
+                raise ValueError("skip and line do not go together")
+            Line.parse(self.line)
+        return self
+
+
+class ServiceTable(Value):
+    """``[service]``: `iodeep site serve` takes studies and predicts on them.
+
+    ae_title, host, port: where it listens; port 0 is any free one
+    cert, key: over TLS only, with this certificate and its key (PEM)
+    tls:       whoever sends over TLS must have a certificate of this authority
+    callers:   who may send, as ``AE@10.1.0.0/16``; everybody unless some are named
+    quiet_s:   a study is whole when nothing of it came for so long
+    bytes:     the most that may wait, such as "50 GB"
+    rules:     which series; all unless there are some
+    """
+
+    ae_title: str = "IODEEP"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 11113
+    cert: Path | None = None
+    key: Path | None = None
+    tls: Path | None = None
+    callers: tuple[str, ...] = ()
+    quiet_s: PositiveFloat = 10.0
+    bytes: Annotated[PositiveInt, BeforeValidator(_bytes)] | None = None
+    rules: tuple[ServiceRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.cert is None) != (self.key is None) or (self.tls and self.cert is None):
+            raise ValueError("TLS needs both cert and key; tls says whose certificates to accept")
+        return self
+
+
 class Site(Value):
     """A hospital's own document. Relative paths are beside the document.
 
@@ -550,6 +685,8 @@ class Site(Value):
     key: Path | None = None
     data: dict[Name, DataTable]
     policy: PolicyTable = PolicyTable()
+    finetune: FinetuneTable = FinetuneTable()
+    service: ServiceTable = ServiceTable()
     work: Path = Path("work")
     preview: bool = False
 
@@ -592,9 +729,15 @@ def parse_experiment(document: Mapping[str, Any], *, name: str = "experiment") -
     return _validate(Experiment, document, name)
 
 
-def read_site(path: Path) -> Site:
-    """Read a site's document; its relative paths become absolute. Raises ConfigError."""
-    site = _validate(Site, _read_toml(path), str(path))
+def read_site(path: Path, overrides: Sequence[str] = ()) -> Site:
+    """Read a site's document; its relative paths become absolute. Raises ConfigError.
+
+    overrides: as of :func:`read_experiment`
+    """
+    document = _read_toml(path)
+    for override in overrides:
+        _apply(document, override)
+    site = _validate(Site, document, str(path))
     home = path.resolve().parent
     data = {
         name: table.model_copy(
@@ -622,6 +765,13 @@ def read_site(path: Path) -> Site:
             "work": home / site.work,
             "key": site.key and home / site.key,
             "data": data,
+            "service": site.service.model_copy(
+                update={
+                    name: home / path
+                    for name in ("cert", "key", "tls")
+                    if (path := getattr(site.service, name)) is not None
+                }
+            ),
             "policy": site.policy.model_copy(
                 update={"trust": trust, "opt_out": _opt_outs_beside(home, site.policy.opt_out)}
             ),
@@ -635,7 +785,11 @@ def _opt_outs_beside(home: Path, table: OptOuts | None) -> OptOuts | None:
 
 def _beside(home: Path, archives: Archives) -> Archives:
     """The same, with files that the addresses name relative to ``home``."""
-    named = {"images": archives.images, "models": archives.models}
+    named = {
+        "images": archives.images,
+        "models": archives.models,
+        "results": archives.results,
+    }
     return archives.model_copy(
         update={key: str(parse_address(a).beside(home)) for key, a in named.items() if a}
     )

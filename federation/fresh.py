@@ -62,6 +62,7 @@ def fresh_version(
         task=model.task,
         architecture=model.architecture,
         preprocessing=model.preprocessing,
+        postprocessing=model.postprocessing,
         outputs=outputs_of(model.labels),
         lineage=Lineage(config_digest=experiment.digest),
         weights=weights,
@@ -120,4 +121,5 @@ def _fitting(
 
 
 def outputs_of(labels: Mapping[int, str]) -> tuple[OutputLabel, ...]:
+    """What a network's outputs mean, by the labels of an experiment."""
     return tuple(OutputLabel.named(number, name) for number, name in sorted(labels.items()))

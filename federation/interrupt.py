@@ -4,8 +4,12 @@ Python raises KeyboardInterrupt wherever the main thread happens to be: in a fin
 library's callback it is swallowed, and the work would go on as if nothing had been said.
 """
 
+import select
 import signal
+import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _asked_to_stop = threading.Event()
@@ -26,3 +30,22 @@ def stop_if_interrupted() -> None:
 def _remember(number: int, frame: FrameType | None) -> None:
     _asked_to_stop.set()
     signal.default_int_handler(number, frame)
+
+
+@contextmanager
+def until_asked_to_end() -> Iterator[Callable[[float | None], bool]]:
+    """From now on Ctrl-C and SIGTERM end nothing by themselves: the value waits for one of them,
+    so many seconds or for ever, and says whether there was one.
+
+    Which thread the kernel hands them to makes no difference, not even one of a library's.
+    """
+    bell, rope = socket.socketpair()
+    rope.setblocking(False)
+    with bell, rope:
+        signal.set_wakeup_fd(rope.fileno())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield lambda wait_s: bool(select.select([bell], [], [], wait_s)[0])
+        finally:
+            signal.set_wakeup_fd(-1)

@@ -101,12 +101,14 @@ def run_simulation(
 ) -> None:
     """Simulate an experiment, and print what came out of it on stdout."""
     from federation.registry import new_branch
+    from server.start import pinned
 
     if experiment.model.architecture.network == NETWORK_OF_LAYERS:
         raise ConfigError(
             f"a federation trains networks that take volumes, and {NETWORK_OF_LAYERS} takes none; "
             "choose one of MONAI's. It can be stored: iodeep model pack"
         )
+    experiment = pinned(experiment)
     branch = new_branch(experiment.name)
     folder = out or Path("runs") / branch
     if experiment.strategy.name != "local":

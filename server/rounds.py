@@ -16,7 +16,6 @@ from flwr.serverapp import Grid
 
 from federation.config import Experiment
 from federation.errors import RegistryError, RoundError, UpdateError
-from federation.fresh import fresh_version
 from federation.iodeep.codec import Record, describe_weights
 from federation.iodeep.manifest import (
     AGGREGATOR,
@@ -55,6 +54,7 @@ from server.events import (
     Published,
     Started,
 )
+from server.start import first_version
 from server.strategies import FedAvg, build_strategy
 from server.strategies.arithmetic import check_update
 
@@ -109,8 +109,8 @@ class Rounds:
         """
         versions = self._registry.versions(self._experiment.line, self._branch)
         if not versions:
-            manifest, parts = fresh_version(self._experiment, self._branch)
-            self._registry.publish(manifest, parts)
+            with first_version(self._experiment, self._branch) as (manifest, parts):
+                self._registry.publish(manifest, parts)
             return manifest, ()
         self._check_config(versions[-1])
         evaluations = {

@@ -40,7 +40,8 @@ def test_every_model_command_is_in_the_document_and_works_as_typed(
     typed = [words for words in every if words.startswith("iodeep ")]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     known = set(re.findall(r"iodeep model [a-z]+", readme))
-    assert {" ".join(words.split()[:3]) for words in typed} >= known
+    alone = [one.command for one in commands(read_page("alone.md"))]
+    assert {" ".join(words.split()[:3]) for words in (*typed, *alone)} >= known
 
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     layers = document(

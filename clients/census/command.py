@@ -8,7 +8,7 @@ from typing import Any
 from clients.census.overview import Overview, Sampled, take_overview
 from clients.census.picture import draw_samples
 from clients.census.verdict import Verdict, judge
-from clients.data.cache import ExampleCache
+from clients.data.cache import ExampleCache, make_scratch
 from clients.data.dataset import table_for
 from clients.data.quarantine import Quarantined
 from clients.hospital import Hospital
@@ -89,6 +89,7 @@ def _take(
             sample=sample,
             progress=studies,
             sampling=sampled,
+            scratch=make_scratch(site.work),
         )
     drawn = picture or site.work / f"census-{name}.png"
     if overview.sample:
@@ -98,7 +99,7 @@ def _take(
         name=name,
         version=version,
         overview=overview,
-        verdicts=list(judge(overview, site.policy)),
+        verdicts=list(judge(overview, site.policy, has_network=version is not None)),
         picture=drawn if overview.sample else None,
     )
 

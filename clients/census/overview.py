@@ -3,15 +3,17 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.cache import ExampleCache
+from clients.data.cache import ExampleCache, OutByObjects
 from clients.data.census import LabelledSeries
-from clients.data.dataset import read_series, take_census
-from clients.data.labels import Wanted, wanted_by
+from clients.data.dataset import SeriesRead, read_series, take_census, undecodable
+from clients.data.labels import wanted_by
+from clients.data.opt_outs import opted_out
 from clients.data.preprocessing import check_whole, part_cut_off
 from clients.data.quarantine import Quarantined, Reason, Unusable
 from clients.data.split import Part, count_parts
@@ -101,37 +103,47 @@ def take_overview(
     sample: int,
     progress: Progress | None = None,
     sampling: Progress | None = None,
+    scratch: Path | None = None,
 ) -> Overview:
     """Count what a site's table finds, and read ``sample`` of its series.
 
     outputs, preprocessing: of the network that they shall suit; without, what the table names
+    scratch: a folder for what is fetched, meanwhile; the system's own unless given
 
     Label objects are fetched, but those that ``cache`` remembers; images only of the sample.
     Raises :class:`ConfigError` for a list of opt-outs or of classes that cannot be read, and
     :class:`PacsError` where the archive refuses a query.
     """
     wanted = wanted_by(table.labels, outputs)
-    census = take_census(gateway, policy, table, wanted, cache, progress=progress)
+    census = take_census(gateway, policy, table, wanted, cache, progress=progress, scratch=scratch)
+    is_out = opted_out(policy.opt_out)
+    labelled = list(census.labelled)
+    opted = sum(one.reason is Reason.OPTED_OUT for one in census.quarantined)
     sampled: list[Sampled] = []
     left_out = [one for one in census.quarantined if one.reason is not Reason.OPTED_OUT]
     chosen = _spread(census.labelled, sample)
     for done, series in enumerate(chosen, start=1):
         try:
-            sampled.append(_read(gateway, series, wanted, preprocessing))
+            with undecodable():
+                read = read_series(gateway, series, wanted, opted_out=is_out, scratch=scratch)
+                sampled.append(_looked_at(series, read, preprocessing))
+        except OutByObjects:
+            labelled.remove(series)
+            opted += 1
         except Unusable as problem:
             left_out.append(
                 Quarantined.because_of(problem, study=series.study, series=series.image_series)
             )
         if sampling is not None:
             sampling(done, len(chosen))
-    studies = {one.study for one in census.labelled} | {one.study for one in left_out}
+    studies = {one.study for one in labelled} | {one.study for one in left_out}
     return Overview(
         studies=len(studies),
-        patients=len({one.patient_ids for one in census.labelled}),
-        labelled=census.labelled,
-        parts=count_parts((one.patient_ids for one in census.labelled), table.split),
+        patients=len({one.patient_ids for one in labelled}),
+        labelled=labelled,
+        parts=count_parts((one.patient_ids for one in labelled), table.split),
         left_out=left_out,
-        opted_out=sum(one.reason is Reason.OPTED_OUT for one in census.quarantined),
+        opted_out=opted,
         sample=sampled,
     )
 
@@ -142,10 +154,10 @@ def _spread(labelled: Sequence[LabelledSeries], count: int) -> list[LabelledSeri
     return [labelled[index * len(labelled) // count] for index in range(count)]
 
 
-def _read(
-    gateway: Gateway, series: LabelledSeries, wanted: Wanted, preprocessing: Preprocessing | None
+def _looked_at(
+    series: LabelledSeries, read: SeriesRead, preprocessing: Preprocessing | None
 ) -> Sampled:
-    volume, labels = read_series(gateway, series, wanted)
+    volume, labels = read.volume, read.labels
     if series.image_class is not None and preprocessing is not None:
         check_whole(volume, preprocessing)
     cut_off = 0.0 if preprocessing is None else part_cut_off(labels, volume, preprocessing)

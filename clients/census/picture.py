@@ -1,7 +1,9 @@
 """The sample of a census as a picture: a slice of each, with its labels over it."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +19,8 @@ _OPACITY = 0.45
 
 
 def draw_samples(sample: Sequence[Sampled], names: Mapping[int, str], path: Path) -> None:
-    """Write a PNG: no patient's name or ID is in it, but an image of them; it stays at the site.
+    """Write a PNG: no patient's name or ID is in it, but an image of them; it stays at the
+    site, for nobody else's account to read.
 
     names: what the output labels mean
     """
@@ -35,7 +38,11 @@ def draw_samples(sample: Sequence[Sampled], names: Mapping[int, str], path: Path
         for text in legend.get_texts():
             text.set_parse_math(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=110, format=path.suffix[1:] or "png")
+    with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:  # mode 0600
+        file.write(drawn.getbuffer())
+    Path(file.name).replace(path)
 
 
 def _draw(ax: Axes, one: Sampled) -> None:

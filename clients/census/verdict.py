@@ -21,15 +21,22 @@ class Verdict:
     advice: str = ""
 
 
-def judge(overview: Overview, policy: PolicyTable) -> Iterator[Verdict]:
-    """What training will ask for, as far as a census can tell."""
+def judge(
+    overview: Overview, policy: PolicyTable, *, has_network: bool = True
+) -> Iterator[Verdict]:
+    """What training will ask for, as far as a census can tell; of a network's input, where there
+    is one."""
     usable = overview.usable_studies
     yield Verdict(
         what="usable studies",
         asked=f"at least {policy.min_studies} (min_studies)",
         seen=str(usable),
         is_met=usable >= policy.min_studies,
-        advice="label more, widen the query, or lower min_studies",
+        advice=(
+            "label more, widen the query, or lower min_studies"
+            if overview.studies
+            else "no study answers the query: leave keys out of it, one after another"
+        ),
     )
     unusable = len({entry.study for entry in overview.left_out})
     share = unusable / overview.studies if overview.studies else 0.0
@@ -49,7 +56,7 @@ def judge(overview: Overview, policy: PolicyTable) -> Iterator[Verdict]:
             advice="add patients, or lower the fractions held out",
         )
     cut = [one for one in overview.sample if one.cut_off > _NOTICEABLE]
-    if overview.sample and not overview.classes:
+    if has_network and overview.sample and not overview.classes:
         worst = max(one.cut_off for one in overview.sample)
         yield Verdict(
             what="labels within the network's input",

@@ -7,6 +7,7 @@ to is only in the object, so each is fetched once; its header is remembered afte
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,22 +19,22 @@ from clients.data.labels import LabelHeader, Wanted, WantedClass, read_header, r
 from clients.data.quarantine import Quarantined, Reason, Unusable
 from federation.config import DataTable
 from federation.errors import PacsError, PacsUnreachable
-from federation.pacs.attributes import text_of
+from federation.pacs.attributes import NO_IMAGES, is_uid, text_of
 from federation.pacs.gateway import Gateway
-from federation.pacs.matching import matches_all
+from federation.pacs.matching import matches
 
 Headers = MutableMapping[str, LabelHeader | Unusable]
 
 # How much is in a study, where an archive says so (optional keys, PS3.4 Section C.6.2.1.2).
 _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
-# Modalities of series that hold no images (PS3.3 Section C.7.3.1.1.1), labels among them.
-_NO_IMAGES = frozenset({"SEG", "RTSTRUCT", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "REG", "DOC"})
+_MODALITIES = "ModalitiesInStudy"  # of the study; an archive may leave it out
+_OURS = ("IODEEP.", "IODEEP-DOCTOR")  # patients that are models, or samples of the doctor
 # Query keys of the STUDY level (PS3.4 Table C.6-5); all others are matched at SERIES level.
 _STUDY_KEYS = frozenset(
     {
         "AccessionNumber",
         "IssuerOfPatientID",
-        "ModalitiesInStudy",
+        _MODALITIES,
         "PatientBirthDate",
         "PatientID",
         "PatientName",
@@ -60,6 +61,7 @@ class LabelObject:
 class LabelledSeries:
     """An image series and the objects that label it, together.
 
+    image_digest: SHA-256 of the images' SOP Instance UIDs
     source:      which kind of object they are, or ``CSV``, which has none
     image_class: that they, or a list, give to the series as a whole; None where they draw labels
 
@@ -72,6 +74,7 @@ class LabelledSeries:
     source: str
     labels: tuple[LabelObject, ...]
     image_class: int | None = None
+    image_digest: str = ""
     patient_ids: tuple[str, ...] = field(repr=False)
 
 
@@ -80,10 +83,14 @@ Entry = LabelledSeries | Quarantined
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examined:
-    """What a study was found to hold, when the archive counted so much in it."""
+    """What a study was found to hold, when the archive counted so much in it.
+
+    at: when that was, in seconds of the epoch
+    """
 
     counts: tuple[str, ...]
     entries: tuple[Entry, ...]
+    at: float = 0.0
 
 
 Studies = MutableMapping[str, Examined]
@@ -116,35 +123,41 @@ def find_labelled_series(
     opted_out: Callable[[str], bool] | None = None,
     most: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    scratch: Path | None = None,
 ) -> Census:
     """Match every image series that answers ``table.query`` with what labels it.
 
     known:     headers of label objects by SOP Instance UID, filled as these are fetched; keep it
                for next time
     examined:  what was found in each study, filled too. A study whose counts of series and
-               instances are still those is not asked about again, so keep it no longer than one
-               run: a SEG that replaces another goes unnoticed for as long
+               instances are still those is not asked about again, so keep it no longer than some
+               hours: a SEG that replaces another goes unnoticed for as long
     opted_out: whether a patient, by ID, does not take part; nothing of theirs is fetched
     most:      look into no more studies than so many
     progress:  called with the number of studies looked into, and of all
+    scratch:   a folder for what is fetched, meanwhile; the system's own unless given
 
-    A study with no image that answers the query, but other images, is no business of ours; one
-    that holds nothing but labels has lost its images and is quarantined. Raises
-    :class:`PacsUnreachable`, :class:`PacsError` where the archive refuses a query, and
+    A study or series whose UID is none cannot be asked about, and is quarantined. A study with no
+    image that answers the query, but other images, is no business of ours; one that holds nothing
+    but labels has lost its images and is quarantined. Raises :class:`PacsUnreachable`,
+    :class:`PacsError` where the archive refuses a query, and
     :class:`~federation.errors.ConfigError` for a list of classes that cannot be read.
     """
-    finder = _Finder(gateway, table, wanted, {} if known is None else known)
+    finder = _Finder(gateway, table, wanted, {} if known is None else known, scratch)
     studies: Studies = {} if examined is None else examined
     labelled: list[LabelledSeries] = []
     quarantined: list[Quarantined] = []
     keys = {key: value for key, value in table.query.items() if key in _STUDY_KEYS}
     asked = dict.fromkeys(("StudyInstanceUID", "PatientID", identities.KEY, *_COUNTS), "")
     asked |= {key: "" for exclude in table.exclude for key in exclude if key in _STUDY_KEYS}
-    rows = gateway.find("STUDY", {**asked, **keys})
+    rows = _find_studies(gateway, table, {**asked, **keys})
     patients = identities.Identities(rows)
-    rows = rows[:most]
+    rows = [row for row in rows if not str(row.get("PatientID", "")).startswith(_OURS)][:most]
     for done, row in enumerate(rows, start=1):
         patient = patients.of(row)
+        if not is_uid(text_of(row, "StudyInstanceUID")):
+            quarantined.append(_without_uid("study"))
+            continue
         if opted_out is not None and any(map(opted_out, patient)):
             entries: tuple[Entry, ...] = (_of_nobody(row),)
         else:
@@ -159,6 +172,31 @@ def find_labelled_series(
     labelled.sort(key=lambda series: (series.image_series, [o.instance for o in series.labels]))
     quarantined.sort(key=lambda entry: (entry.study, entry.series))
     return Census(labelled=tuple(labelled), quarantined=tuple(quarantined))
+
+
+def _without_uid(what: str, study: str = "") -> Quarantined:
+    """Of a study or series that nobody can ask for; what it has in place of a UID may be anything,
+    and is not repeated."""
+    return Quarantined(
+        study=study,
+        series="",
+        reason=Reason.NOT_RETRIEVED,
+        detail=f"a {what} whose {what.capitalize()} Instance UID is no UID",
+    )
+
+
+def _find_studies(gateway: Gateway, table: DataTable, keys: Mapping[str, str]) -> list[Dataset]:
+    """Studies with images of the modality, or with what labels them, which may be all that is
+    left; where no modality is asked for, all."""
+    modality = table.query.get("Modality", "")
+    if not modality or set(modality) & set("*?") or "ModalitiesInStudy" in keys:
+        return gateway.find("STUDY", keys)
+    drawn = [source for source in table.labels.source if source in ("SEG", "RTSTRUCT")]
+    found: dict[str, Dataset] = {}
+    for one in (modality, *drawn):
+        for row in gateway.find("STUDY", {**keys, "ModalitiesInStudy": one}):
+            found.setdefault(text_of(row, "StudyInstanceUID"), row)
+    return list(found.values())
 
 
 def _of_nobody(row: Dataset) -> Quarantined:
@@ -186,7 +224,7 @@ def _entries(
     entries = tuple(finder.examine(row, patient_ids))
     reasons = {entry.reason for entry in entries if isinstance(entry, Quarantined)}
     if Reason.NOT_RETRIEVED not in reasons:
-        studies[uid] = Examined(counts=counts, entries=entries)
+        studies[uid] = Examined(counts=counts, entries=entries, at=time.time())
     return entries
 
 
@@ -194,26 +232,42 @@ class _Finder:
     """Looks into one study after another."""
 
     def __init__(
-        self, gateway: Gateway, table: DataTable, wanted: Wanted, headers: Headers
+        self,
+        gateway: Gateway,
+        table: DataTable,
+        wanted: Wanted,
+        headers: Headers,
+        scratch: Path | None,
     ) -> None:
         self._gateway = gateway
         self._table = table
         self._wanted = wanted
         self._headers = headers
+        self._scratch = scratch
         self._listed = read_list(table.labels.file) if table.labels.file else None
         self._sources = table.labels.source
-        self._query = {key: value for key, value in table.query.items() if key not in _STUDY_KEYS}
+        self._query = {k: v for k, v in table.query.items() if v not in ("", "*")}
 
     def examine(self, row: Dataset, patient_ids: tuple[str, ...]) -> Iterator[Entry]:
         """Every image series of a study that answers the query, or what is left of it."""
         study = str(row.StudyInstanceUID)
-        every = self._find_series(study)
-        images = self._images(row, every)
-        if not images and any(one.get("Modality") not in _NO_IMAGES for one in every.values()):
+        found_series = self._find_series(study)
+        every = {uid: one for uid, one in found_series.items() if is_uid(uid)}
+        for one in (one for uid, one in found_series.items() if uid not in every):
+            if self._may_be_meant(row, one):
+                yield _without_uid("series", study)
+        images: list[str] = []
+        for series in every:
+            try:
+                if self._is_meant(row, every, series):
+                    images.append(series)
+            except Unusable as problem:
+                yield Quarantined.because_of(problem, study=study, series=series)
+        if not images and any(one.get("Modality") not in NO_IMAGES for one in every.values()):
             return
         objects = [
             found
-            for series, one in every.items()
+            for series, one in found_series.items()
             if one.get("Modality") in self._sources
             for found in self._read_objects(study, series, str(one.Modality))
         ]
@@ -236,6 +290,7 @@ class _Finder:
                     source=source,
                     labels=chosen,
                     image_class=image_class,
+                    image_digest=self._digest_instances(study, image),
                     patient_ids=patient_ids,
                 )
             except Unusable as problem:
@@ -254,28 +309,46 @@ class _Finder:
             raise Unusable(Reason.INSTANCES_LIMIT, f"{count} instances, which limits leave out")
         return count
 
-    def _images(self, row: Dataset, every: Mapping[str, Dataset]) -> list[str]:
-        """The series that answer the query and none of what is excluded.
+    def _is_meant(self, row: Dataset, every: Mapping[str, Dataset], series: str) -> bool:
+        """Whether it has images, answers the query and none of what is excluded.
 
-        What the archive does not answer, an image of the series does.
+        What the archive does not answer, an image of the series does, and what that does not say
+        is no match. Raises :class:`Unusable` where the image does not come.
         """
-        asked = [*self._query, *(key for keys in self._table.exclude for key in keys)]
-        found = []
-        for series, one in every.items():
-            if one.get("Modality") in _NO_IMAGES or not matches_all(self._query, one):
-                continue
-            said = [row, one]
-            if any(key not in row and key not in one for key in asked):
-                said.append(self._image_in(str(row.StudyInstanceUID), series))
-            if matches_all(self._query, said[-1]) and not any(
-                _is_excluded(keys, *said) for keys in self._table.exclude
-            ):
-                found.append(series)
-        return found
+        one = every[series]
+        said = [self._with_modalities(row, every), one]
+        if not self._may_be_meant(*said):
+            return False
+        asked = (self._query, *self._table.exclude)
+        if any(_meets(keys, said) is None for keys in asked):
+            said.append(self._image_in(str(row.StudyInstanceUID), series))
+        return _meets(self._query, said) is True and not self._is_excluded(said)
+
+    def _may_be_meant(self, study: Dataset, series: Dataset) -> bool:
+        """The same, as far as the archive says."""
+        said = [study, series]
+        return not (
+            series.get("Modality") in NO_IMAGES
+            or _meets(self._query, said) is False
+            or self._is_excluded(said)
+        )
+
+    def _is_excluded(self, said: Sequence[Dataset]) -> bool:
+        return any(_meets(keys, said) is True for keys in self._table.exclude)
+
+    def _with_modalities(self, row: Dataset, every: Mapping[str, Dataset]) -> Dataset:
+        """What an archive says of a study; not all say what its series do."""
+        asked = (self._query, *self._table.exclude)
+        if _MODALITIES in row or not any(_MODALITIES in keys for keys in asked):
+            return row
+        filled = Dataset()
+        filled.update(row)
+        filled.ModalitiesInStudy = sorted({text_of(one, "Modality") for one in every.values()})
+        return filled
 
     def _image_in(self, study: str, series: str) -> Dataset:
-        """One image of a series, without its pixels; nothing where it does not come."""
-        with tempfile.TemporaryDirectory(prefix="iodeep-image-") as folder:
+        """One image of a series, without its pixels."""
+        with tempfile.TemporaryDirectory(prefix="iodeep-image-", dir=self._scratch) as folder:
             try:
                 first = self._find_instances(study, series)[0]
                 (path,) = self._gateway.fetch(
@@ -284,19 +357,29 @@ class _Finder:
                 return dcmread(path, stop_before_pixels=True)
             except PacsUnreachable:
                 raise
-            except Exception:  # fetching it for training will say what is wrong with it
-                return Dataset()
+            except Exception as error:  # a damaged file can raise anything in the parser
+                raise Unusable(
+                    Reason.NOT_RETRIEVED,
+                    "the archive does not answer the query, and gave no image to look at instead",
+                ) from error
 
     def _find_series(self, study: str) -> dict[str, Dataset]:
         """Every series of a study, with the attributes that the query wants to match."""
-        wanted = ["SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances", *self._query]
-        wanted += [key for keys in self._table.exclude for key in keys if key not in _STUDY_KEYS]
+        wanted = ["SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances"]
+        asked = (self._query, *self._table.exclude)
+        wanted += [key for keys in asked for key in keys if key not in _STUDY_KEYS]
         keys = {**dict.fromkeys(wanted, ""), "StudyInstanceUID": study}
-        return {str(row.SeriesInstanceUID): row for row in self._gateway.find("SERIES", keys)}
+        rows = self._gateway.find("SERIES", keys)
+        return {text_of(row, "SeriesInstanceUID"): row for row in rows}
 
     def _find_instances(self, study: str, series: str) -> list[str]:
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": ""}
-        return sorted(str(row.SOPInstanceUID) for row in self._gateway.find("IMAGE", keys))
+        rows = self._gateway.find("IMAGE", keys)
+        return sorted(text_of(row, "SOPInstanceUID") for row in rows)
+
+    def _digest_instances(self, study: str, series: str) -> str:
+        """SHA-256 of which instances a series has."""
+        return hashlib.sha256("\n".join(self._find_instances(study, series)).encode()).hexdigest()
 
     def _count_instances(self, study: str, series: str, row: Dataset) -> int:
         """As the archive counts them (an optional key, PS3.4 Section C.6.1.1.3), else by asking."""
@@ -306,6 +389,13 @@ class _Finder:
     # --- label objects --------------------------------------------------------------------
 
     def _read_objects(self, study: str, series: str, source: str) -> Iterator[_Found]:
+        if not is_uid(series):
+            yield _Found(
+                source=source,
+                object=LabelObject(series="", instance=""),
+                header=Unusable(Reason.NOT_RETRIEVED, "a label object whose UID is none"),
+            )
+            return
         for instance in self._find_instances(study, series):
             key = self._key(instance)
             header = self._headers.get(key)
@@ -329,8 +419,10 @@ class _Finder:
 
     def _fetch_header(self, study: str, series: str, instance: str) -> LabelHeader | Unusable:
         """The header, or why there is none. Raises :class:`PacsUnreachable`."""
-        with tempfile.TemporaryDirectory(prefix="iodeep-labels-") as folder:
+        with tempfile.TemporaryDirectory(prefix="iodeep-labels-", dir=self._scratch) as folder:
             try:
+                if not is_uid(instance):
+                    raise Unusable(Reason.NOT_RETRIEVED, "a label object whose UID is none")
                 (path,) = self._gateway.fetch(
                     Path(folder), study=study, series=series, instance=instance
                 )
@@ -406,13 +498,13 @@ def _sharing(
     referring: Sequence[tuple[_Found, LabelHeader]], wanted: Wanted
 ) -> tuple[LabelObject, ...]:
     whole = [found for found, header in referring if wanted.is_met_by(header.segments)]
-    if len(whole) == 1:
-        return (whole[0].object,)
-    if whole:
-        raise Unusable(Reason.SEVERAL_LABELS, f"{len(whole)} objects label the same images")
-    wanted.check([segment for _, header in referring for segment in header.segments])
     parts = [(found, wanted.labels_in(header.segments)) for found, header in referring]
     sharing = [(found, labels) for found, labels in parts if labels]
+    if len(whole) == len(sharing) == 1:
+        return (whole[0].object,)
+    if whole:  # what draws a part of it again may correct it, and may not
+        raise Unusable(Reason.SEVERAL_LABELS, f"{len(sharing)} objects label the same images")
+    wanted.check([segment for _, header in referring for segment in header.segments])
     if sum(len(labels) for _, labels in sharing) > len(set().union(*(one for _, one in sharing))):
         raise Unusable(
             Reason.SEVERAL_LABELS, f"{len(sharing)} objects have the same labels between them"
@@ -420,9 +512,17 @@ def _sharing(
     return tuple(sorted((found.object for found, _ in sharing), key=lambda one: one.instance))
 
 
-def _is_excluded(keys: Mapping[str, str], *rows: Dataset) -> bool:
-    """Whether every key is met; one that the archive does not say is not."""
-    said = {key: row for row in rows for key in keys if text_of(row, key)}
-    return len(said) == len(keys) and all(
-        matches_all({key: value}, said[key]) for key, value in keys.items()
-    )
+def _meets(keys: Mapping[str, str], rows: Sequence[Dataset]) -> bool | None:
+    """Whether rows, the first of which that says something counts, meet every key with something;
+    None where a key that decides is in none of them."""
+    is_decided = True
+    for key, wanted in keys.items():
+        said = next((text for row in rows if (text := text_of(row, key))), "")
+        if said:
+            if not matches(key, wanted, said):
+                return False
+        elif any(key in row for row in rows):
+            return False
+        else:
+            is_decided = False
+    return True if is_decided else None

@@ -3,18 +3,27 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.cache import Example, ExampleCache, example_key
+from clients.data.cache import (
+    Example,
+    ExampleCache,
+    OutByObjects,
+    Whose,
+    example_key,
+    make_scratch,
+)
 from clients.data.census import Census, LabelledSeries, find_labelled_series
+from clients.data.identities import Identities, read_patient_ids
 from clients.data.labels import Wanted, read_labels, read_list, wanted_by
-from clients.data.opt_outs import opted_out
+from clients.data.opt_outs import OptedOut, opted_out
 from clients.data.preprocessing import (
     check_whole,
     class_label,
@@ -29,10 +38,10 @@ from clients.data.quarantine import (
     count_reasons,
     write_quarantine,
 )
-from clients.data.split import Part, part_of, read_split_key
+from clients.data.split import Part, part_of_hashes, patient_hash, read_split_key
 from clients.data.volumes import Volume, read_volume
 from federation.config import DataTable, PolicyTable, Site
-from federation.errors import ConfigError, DataError, PacsError, PacsUnreachable
+from federation.errors import ConfigError, DataError, IODeepError, PacsError, PacsUnreachable
 from federation.iodeep.architecture import Preprocessing
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import OutputLabel
@@ -118,22 +127,48 @@ def load_examples(
     split_key = read_split_key(table.split.key)
     wanted = wanted_by(table.labels, outputs)
     cache = ExampleCache(site.work / "cache", site.policy.cache)
-    census = take_census(gateway, site.policy, table, wanted, cache, run=run)
-    parts: dict[Part, list[str]] = {part: [] for part in Part}
-    studies: set[str] = set()
+    source = _Source(
+        gateway=gateway,
+        cache=cache,
+        scratch=make_scratch(site.work),
+        wanted=wanted,
+        preprocessing=preprocessing,
+        split_key=split_key,
+        opted_out=opted_out(site.policy.opt_out),
+    )
+    cache.remove_opted_out(source.opted_out)
+    census = take_census(
+        gateway, site.policy, table, wanted, cache, run=run, scratch=source.scratch
+    )
+    built: list[tuple[LabelledSeries, str, Whose]] = []
+    out: list[Whose] = []
     quarantined = list(census.quarantined)
     for done, series in enumerate(census.labelled, start=1):
         key = example_key(series, wanted, preprocessing)
         try:
-            _ensure_cached(gateway, cache, key, series, wanted, preprocessing)
-            parts[part_of(series.patient_ids, table.split, split_key)].append(key)
-            studies.add(series.study)
+            built.append((series, key, _ensure_cached(source, key, series)))
         except Unusable as problem:
-            quarantined.append(
-                Quarantined.because_of(problem, study=series.study, series=series.image_series)
-            )
+            if isinstance(problem, OutByObjects):
+                out.append(problem.whose)
+            quarantined.append(_left_out(series, problem))
         if progress is not None:
             progress(done, len(census.labelled))
+    # Objects tell of links that the archive does not, so a patient's part and whether they take
+    # part are known when all of them are.
+    patients = Identities()
+    for whose in (*out, *(whose for _, _, whose in built)):
+        patients.link(whose.split)
+    gone = {one for whose in out for one in patients.linked(whose.split[0])}
+    parts: dict[Part, list[str]] = {part: [] for part in Part}
+    studies: set[str] = set()
+    for series, key, whose in built:
+        if gone.isdisjoint(whose.split):
+            hashes = patients.linked(whose.split[0])
+            parts[part_of_hashes(hashes, table.split, split_key)].append(key)
+            studies.add(series.study)
+        else:
+            cache.remove(key)
+            quarantined.append(_left_out(series, OutByObjects(whose)))
     write_quarantine(site.work / QUARANTINE, quarantined)
     data = LabelledData(
         train=Examples(cache, parts[Part.TRAIN]),
@@ -174,15 +209,17 @@ def take_census(
     *,
     run: str = "",
     progress: Progress | None = None,
+    scratch: Path | None = None,
 ) -> Census:
     """What a table finds, as far as the policy and the table's limits go.
 
-    run: as of :func:`load_examples`
+    run:     as of :func:`load_examples`
+    scratch: as of :func:`find_labelled_series`
 
     No label object is fetched that ``cache`` remembers. Raises as :func:`find_labelled_series`,
     and :class:`ConfigError` for a list of opt-outs that cannot be read.
     """
-    headers = cache.read_headers()
+    headers = cache.read_headers(wanted.names)
     known = len(headers)
     content = f"{table.model_dump_json()}{json.dumps(wanted.as_json)}"  # it may name patients
     content += read_list(table.labels.file).digest if table.labels.file else ""
@@ -200,6 +237,7 @@ def take_census(
             opted_out=opted_out(policy.opt_out),
             most=table.limits.studies,
             progress=progress,
+            scratch=scratch,
         )
     finally:
         if len(headers) > known:
@@ -208,81 +246,161 @@ def take_census(
             cache.write_studies(named, studies)
 
 
-def _ensure_cached(
-    gateway: Gateway,
-    cache: ExampleCache,
-    key: str,
-    series: LabelledSeries,
-    wanted: Wanted,
-    preprocessing: Preprocessing,
-) -> None:
-    """Build the example unless it is there; raises :class:`Unusable` where it cannot be."""
-    if cache.verify(key):
-        return
-    if problem := cache.verdict(key):
+def _left_out(series: LabelledSeries, problem: Unusable) -> Quarantined:
+    return Quarantined.because_of(problem, study=series.study, series=series.image_series)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """What examples are made with."""
+
+    gateway: Gateway
+    cache: ExampleCache
+    scratch: Path
+    wanted: Wanted
+    preprocessing: Preprocessing
+    split_key: bytes = field(repr=False)
+    opted_out: OptedOut
+
+    def whose(self, patient_ids: Collection[str]) -> Whose:
+        return Whose(
+            split=tuple(sorted({patient_hash(one, self.split_key) for one in patient_ids})),
+            opt_out=self.opted_out.hashes(patient_ids),
+        )
+
+
+def _ensure_cached(source: _Source, key: str, series: LabelledSeries) -> Whose:
+    """Build the example unless it is there, and say whose it is.
+
+    One that does not name the patient whom the archive has it under is built anew. Raises
+    :class:`Unusable` where it cannot be built.
+    """
+    cache = source.cache
+    known, whose = source.whose(series.patient_ids), cache.whose(key)
+    if whose is not None and whose.is_known_by(known) and cache.verify(key):
+        return whose
+    problem = cache.verdict(key)
+    if isinstance(problem, OutByObjects) and not source.opted_out.has_any(
+        problem.whose.opt_out or ()
+    ):
+        problem = None
+    if problem is not None:
         raise problem
+    cache.remove(key)
     try:
-        cache.write(_build(gateway, key, series, wanted, preprocessing))
-    except Unusable as problem:
-        if problem.reason is not Reason.NOT_RETRIEVED:
-            cache.remember(key, problem)
+        example, whose = _build(source, key, series)
+    except Unusable as why:
+        if why.reason is not Reason.NOT_RETRIEVED:
+            cache.remember(key, why)
         raise
+    cache.write(example, whose)
+    return whose
 
 
-def _build(
-    gateway: Gateway,
-    key: str,
-    series: LabelledSeries,
-    wanted: Wanted,
-    preprocessing: Preprocessing,
-) -> Example:
+def _build(source: _Source, key: str, series: LabelledSeries) -> tuple[Example, Whose]:
     """Fetch, decode and preprocess one example."""
-    volume, labels = read_series(gateway, series, wanted)
-    if series.image_class is None:
-        label = preprocess_labels(labels, volume, preprocessing)
-    else:
-        check_whole(volume, preprocessing)
-        label = class_label(series.image_class)
-    return Example(
-        key=key,
-        image=preprocess_image(volume, preprocessing),
-        label=label,
-        spacing_mm=spacing_after(volume, preprocessing),
-    )
+    preprocessing = source.preprocessing
+    with undecodable():
+        read = read_series(
+            source.gateway,
+            series,
+            source.wanted,
+            opted_out=source.opted_out,
+            whose=source.whose,
+            scratch=source.scratch,
+        )
+        if series.image_class is None:
+            label = preprocess_labels(read.labels, read.volume, preprocessing)
+        else:
+            check_whole(read.volume, preprocessing)
+            label = class_label(series.image_class)
+        example = Example(
+            key=key,
+            image=preprocess_image(read.volume, preprocessing),
+            label=label,
+            spacing_mm=spacing_after(read.volume, preprocessing),
+        )
+    return example, source.whose(read.patient_ids)
 
 
-def read_series(
-    gateway: Gateway, series: LabelledSeries, wanted: Wanted
-) -> tuple[Volume, NDArray[np.uint8]]:
+@contextmanager
+def undecodable() -> Iterator[None]:
+    """What nobody foresaw in one example, its memory among it, is that example's end alone.
+
+    Nothing of the error's text is passed on: it may hold anything that was in the objects.
+    """
+    try:
+        yield
+    except IODeepError:
+        raise
+    except Exception as error:
+        raise Unusable(
+            Reason.IMAGE_UNDECODABLE,
+            f"an image that could not be decoded: {type(error).__name__}",
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SeriesRead:
     """A series' volume and, on its grid, its labels (D, H, W); no voxel has one where the series
     has a class.
 
-    Raises :class:`Unusable` where they cannot be had, and :class:`PacsUnreachable`.
+    patient_ids: all that the archive and the objects give of its patient; they stay in memory
     """
-    with tempfile.TemporaryDirectory(prefix="iodeep-fetch-") as folder:
+
+    volume: Volume
+    labels: NDArray[np.uint8]
+    patient_ids: frozenset[str] = field(repr=False)
+
+
+def read_series(
+    gateway: Gateway,
+    series: LabelledSeries,
+    wanted: Wanted,
+    *,
+    opted_out: Callable[[str], bool] | None = None,
+    whose: Callable[[Collection[str]], Whose] | None = None,
+    scratch: Path | None = None,
+) -> SeriesRead:
+    """Fetch and read a series and its labels.
+
+    opted_out: whether a patient, by ID, does not take part; the objects may tell of more IDs than
+               the archive does
+    whose:     what is kept of such a patient's IDs
+    scratch:   a folder for what is fetched, meanwhile; the system's own unless given
+
+    Raises :class:`Unusable` where they cannot be had or name several patients, and
+    :class:`PacsUnreachable`.
+    """
+    with tempfile.TemporaryDirectory(prefix="iodeep-fetch-", dir=scratch) as folder:
         try:
             images, objects = fetch_series(gateway, series, Path(folder))
         except PacsUnreachable:
             raise
-        except (PacsError, ValueError) as error:
+        except (PacsError, ConfigError, ValueError) as error:
             raise Unusable(Reason.NOT_RETRIEVED, "the archive did not give its objects") from error
+        patient_ids = read_patient_ids(images, objects, series.patient_ids)
+        if opted_out is not None and any(map(opted_out, patient_ids)):
+            raise OutByObjects(Whose(split=()) if whose is None else whose(patient_ids))
         volume = read_volume(images)
-        if series.image_class is not None:
-            return volume, np.zeros(volume.voxels.shape, np.uint8)
-        return volume, read_labels(objects, volume, wanted)
+        if series.image_class is None:
+            labels = read_labels(objects, volume, wanted)
+        else:
+            labels = np.zeros(volume.voxels.shape, np.uint8)
+        return SeriesRead(volume=volume, labels=labels, patient_ids=patient_ids)
 
 
 def fetch_series(
     gateway: Gateway, series: LabelledSeries, folder: Path
 ) -> tuple[list[Path], list[Path]]:
-    """The files of a series, and of what draws its labels. Raises :class:`PacsError`."""
+    """The files of a series, and of what labels it. Raises :class:`PacsError`."""
     images, objects = folder / "images", folder / "labels"
     images.mkdir()
     objects.mkdir()
     paths = gateway.fetch(images, study=series.study, series=series.image_series)
     labels = [
         path
-        for one in (series.labels if series.image_class is None else ())
+        for one in series.labels
         for path in gateway.fetch(
             objects, study=series.study, series=one.series, instance=one.instance
         )

@@ -8,7 +8,7 @@ import hmac
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,16 +20,41 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _PURPOSE = b"iodeep opt-out\0"
 
 
-def opted_out(table: OptOuts | None) -> Callable[[str], bool]:
-    """Whether a patient, by ID, does not take part.
+class OptedOut:
+    """Whether a patient, by ID, does not take part; also by the hash of one, as it is kept."""
+
+    def __init__(self, hashes: Collection[str], key: bytes | None) -> None:
+        """Without a key everybody takes part."""
+        self._hashes = frozenset(hashes)
+        self._key = key
+
+    def __call__(self, patient_id: str) -> bool:
+        return self._key is not None and _hash(patient_id, self._key) in self._hashes
+
+    def hashes(self, patient_ids: Iterable[str]) -> tuple[str, ...] | None:
+        """What may be kept of IDs, to know later who opted out; None without a key."""
+        if self._key is None:
+            return None
+        return tuple(sorted({_hash(one, self._key) for one in patient_ids}))
+
+    def has_any(self, hashes: Iterable[str]) -> bool:
+        """Whether one of these, as :meth:`hashes` gives them, does not take part."""
+        return not self._hashes.isdisjoint(hashes)
+
+    @property
+    def is_anybody_asked(self) -> bool:
+        """Whether the site keeps a list at all."""
+        return self._key is not None
+
+
+def opted_out(table: OptOuts | None) -> OptedOut:
+    """Who does not take part.
 
     Raises :class:`ConfigError` where file or key cannot be read: then nobody can be told apart.
     """
     if table is None:
-        return lambda _: False
-    key = read_split_key(table.key)
-    hashes = frozenset(_read(table.file))
-    return lambda patient_id: _hash(patient_id, key) in hashes
+        return OptedOut((), None)
+    return OptedOut(_read(table.file), read_split_key(table.key))
 
 
 def opt_out(table: OptOuts, patient_ids: Iterable[str]) -> int:

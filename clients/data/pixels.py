@@ -24,21 +24,26 @@ def check_kind(dataset: Dataset) -> None:
         raise Unusable(Reason.IMAGE_UNSUPPORTED, "images that are not greyscale")
 
 
-def read_pixels(dataset: Dataset, frame: int, transformation: Dataset) -> NDArray[np.float32]:
+def read_pixels(
+    dataset: Dataset, frame: int, transformation: Dataset, *, is_projection: bool
+) -> NDArray[np.float32]:
     """One frame (H, W), counted from 0, as the real values that it stands for.
 
     transformation: where slope and intercept are: the data set itself, or a frame's own
                     Pixel Value Transformation (PS3.3 Section C.7.6.16.2.9)
 
-    ``float32(stored) * float32(slope) + float32(intercept)``, or by the Modality LUT. MONOCHROME1,
-    whose smallest value is white, is turned over within its range. Raises :class:`Unusable` for
-    pixels that cannot be decoded.
+    ``float32(stored) * float32(slope) + float32(intercept)``, or by the Modality LUT. Raises
+    :class:`Unusable` for pixels that cannot be decoded.
+
+    MONOCHROME1 says that the smallest value is shown white (PS3.3 Section C.7.6.3.1.2). That is
+    about display, so values that mean something, as those of CT, MR and PT, stay. A projection's
+    mean darkness, more or less: it is turned over within its range.
     """
     try:
         stored = decode_frame(dataset, frame)
         slope = np.float32(float(transformation.get("RescaleSlope", 1)))
         intercept = np.float32(float(transformation.get("RescaleIntercept", 0)))
-        inverted = dataset.PhotometricInterpretation == _INVERTED
+        inverted = is_projection and dataset.PhotometricInterpretation == _INVERTED
         if inverted and stored.dtype.kind in "iu":
             stored = _turned_over(stored, dataset)
         if "ModalityLUTSequence" in dataset:

@@ -20,6 +20,20 @@ _DEFER_BYTES = 1024  # larger elements, the pixels, stay in the file until they 
 _FLAT = np.array([1.0, 0, 0, 0, 1, 0])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Acquisition:
+    """What tells apart acquisitions that one series holds, as far as it is said.
+
+    image_type: values 3 and 4 of Image Type, such as M and P
+    echo_ms:    Echo Time
+    moment:     Temporal Position Identifier or Index
+    """
+
+    image_type: tuple[str, ...]
+    echo_ms: float | None
+    moment: float | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Plane:
     """One frame of an image object, its pixels still in the file.
@@ -31,6 +45,7 @@ class Plane:
     spacing_mm:    between rows, then between columns
     is_projection: it lies nowhere; position and orientation are made up
     is_of_many:    its object has more frames
+    acquisition:   what it was acquired as
     """
 
     instance: str
@@ -42,6 +57,7 @@ class Plane:
     spacing_mm: NDArray[np.float64]
     is_projection: bool
     is_of_many: bool
+    acquisition: Acquisition
     dataset: Dataset
     transformation: Dataset
 
@@ -54,7 +70,9 @@ class Plane:
 
         Raises :class:`Unusable` for pixels that cannot be decoded.
         """
-        values = read_pixels(self.dataset, self.frame, self.transformation)
+        values = read_pixels(
+            self.dataset, self.frame, self.transformation, is_projection=self.is_projection
+        )
         if not self.is_of_many:
             self.dataset.pop("PixelData", None)
         return values
@@ -80,19 +98,24 @@ def _planes(dataset: Dataset) -> Iterator[Plane]:
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         if count != 1:
             raise Unusable(Reason.IMAGE_UNSUPPORTED, "several frames, which say no place each")
-        yield _plane(dataset, 0, dataset, dataset, dataset, dataset)
+        acquisition = _acquisition(dataset, dataset, dataset)
+        yield _plane(dataset, 0, dataset, dataset, dataset, dataset, acquisition)
         return
     groups = dataset.PerFrameFunctionalGroupsSequence
     shared = dataset.SharedFunctionalGroupsSequence[0]
     if len(groups) != count:
         raise Unusable(Reason.IMAGE_UNDECODABLE, "frames and their groups differ in number")
     for frame, group in enumerate(groups):
-        position, orientation, measures = (
+        position, orientation, measures, echo, content = (
             functional_group(group, shared, name)
-            for name in ("PlanePosition", "PlaneOrientation", "PixelMeasures")
-        )
-        transformation = functional_group(group, shared, "PixelValueTransformation")
-        yield _plane(dataset, frame, position, orientation, measures, transformation)
+            for name in (
+                "PlanePosition", "PlaneOrientation", "PixelMeasures", "MREcho", "FrameContent"
+            )
+        )  # fmt: skip
+        # Multi-frame Secondary Capture has its rescale at the top (PS3.3 Section C.8.6.3).
+        transformation = functional_group(group, shared, "PixelValueTransformation") or dataset
+        acquisition = _acquisition(dataset, echo, content)
+        yield _plane(dataset, frame, position, orientation, measures, transformation, acquisition)
 
 
 def functional_group(group: Dataset, shared: Dataset, name: str) -> Dataset:
@@ -113,6 +136,7 @@ def _plane(
     orientation: Dataset,
     measures: Dataset,
     transformation: Dataset,
+    acquisition: Acquisition,
 ) -> Plane:
     # A projection has neither; what has one of the two is a slice, and lacks the other.
     lies = "ImagePositionPatient" in position or "ImageOrientationPatient" in orientation
@@ -126,12 +150,43 @@ def _plane(
         shape=(int(dataset.Rows), int(dataset.Columns)),
         position=_numbers(position, "ImagePositionPatient", 3) if lies else np.zeros(3),
         orientation=_numbers(orientation, "ImageOrientationPatient", 6) if lies else _FLAT,
-        spacing_mm=_numbers(measures, spacing, 2),
+        spacing_mm=_spacing(measures, spacing),
         is_projection=not lies,
         is_of_many=dataset.get("PerFrameFunctionalGroupsSequence") is not None,
+        acquisition=acquisition,
         dataset=dataset,
         transformation=transformation,
     )
+
+
+def _acquisition(dataset: Dataset, echo: Dataset, content: Dataset) -> Acquisition:
+    types = dataset.get("ImageType") or ()
+    echoes = (_number(echo, keyword) for keyword in ("EchoTime", "EffectiveEchoTime"))
+    moments = (
+        _number(content, keyword)
+        for keyword in ("TemporalPositionIdentifier", "TemporalPositionIndex")
+    )
+    return Acquisition(
+        image_type=() if isinstance(types, str) else tuple(str(value) for value in types[2:4]),
+        echo_ms=next((value for value in echoes if value is not None), None),
+        moment=next((value for value in moments if value is not None), None),
+    )
+
+
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    """None where it is not there, or no number."""
+    try:
+        number = float(dataset.get(keyword))
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _spacing(dataset: Dataset, keyword: str) -> NDArray[np.float64]:
+    spacing_mm = _numbers(dataset, keyword, 2)
+    if (spacing_mm <= 0).any():
+        raise Unusable(Reason.IMAGE_UNSUPPORTED, f"an image whose {keyword} is not above 0 mm")
+    return spacing_mm
 
 
 def _numbers(dataset: Dataset, keyword: str, count: int) -> NDArray[np.float64]:

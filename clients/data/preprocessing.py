@@ -1,7 +1,11 @@
 """From a volume to the network's input, through MONAI's transforms, in the declared order."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,13 +16,33 @@ from federation.iodeep.architecture import Preprocessing
 if TYPE_CHECKING:
     import torch
 
+_MOST_VOXELS = 2**30  # after resampling, for which MONAI takes some 40 bytes each
+
 
 def preprocess_image(volume: Volume, preprocessing: Preprocessing) -> "torch.Tensor":
     """float32 (1, D, H, W): turned, resampled linearly, its values changed, cut to size.
 
     Axes follow ``preprocessing.orientation``, so D is the first of its three, and the one across
-    slices. Padding is zero, after the values were changed.
+    slices. Padding is zero, after the values were changed. Raises :class:`Unusable`, as all here
+    do, where that cannot be had.
     """
+    with _refusing():
+        image = _normalised(volume, preprocessing)
+        return _to_size(image, preprocessing).float().contiguous()
+
+
+def whole_image(
+    volume: Volume, preprocessing: Preprocessing
+) -> "tuple[torch.Tensor, NDArray[np.float64]]":
+    """The same, nothing cut off, padded to at least the size; and its affine, index to RAS mm."""
+    with _refusing():
+        image = _normalised(volume, preprocessing)
+        sized = _padded(image, preprocessing)
+        affine = np.asarray(sized.affine.numpy(), np.float64)
+        return sized.as_tensor().float().contiguous(), affine
+
+
+def _normalised(volume: Volume, preprocessing: Preprocessing) -> Any:
     from monai.transforms.intensity.array import NormalizeIntensity, ScaleIntensityRange
 
     image = _to_grid(volume.voxels, volume, preprocessing, mode="bilinear")
@@ -27,7 +51,7 @@ def preprocess_image(volume: Volume, preprocessing: Preprocessing) -> "torch.Ten
     elif preprocessing.window is not None:
         lowest, highest = preprocessing.window
         image = ScaleIntensityRange(lowest, highest, 0.0, 1.0, clip=True)(image)
-    return _to_size(image, preprocessing).float().contiguous()
+    return image
 
 
 def preprocess_labels(
@@ -36,8 +60,9 @@ def preprocess_labels(
     """uint8 (1, D, H, W) on the same grid as :func:`preprocess_image`, by nearest neighbour."""
     import torch
 
-    resampled = _to_grid(labels.astype(np.float32), volume, preprocessing, mode="nearest")
-    return _to_size(resampled, preprocessing).round().to(torch.uint8).contiguous()
+    with _refusing():
+        resampled = _to_grid(labels.astype(np.float32), volume, preprocessing, mode="nearest")
+        return _to_size(resampled, preprocessing).round().to(torch.uint8).contiguous()
 
 
 def check_whole(volume: Volume, preprocessing: Preprocessing) -> None:
@@ -59,9 +84,10 @@ def class_label(image_class: int) -> "torch.Tensor":
 
 def part_cut_off(labels: NDArray[np.uint8], volume: Volume, preprocessing: Preprocessing) -> float:
     """Which part of the labelled voxels does not fit into the network's size, 0 to 1."""
-    turned = _to_grid(labels.astype(np.float32), volume, preprocessing, mode="nearest")
-    whole = int((turned != 0).sum())
-    kept = int((_to_size(turned, preprocessing) != 0).sum())
+    with _refusing():
+        turned = _to_grid(labels.astype(np.float32), volume, preprocessing, mode="nearest")
+        whole = int((turned != 0).sum())
+        kept = int((_to_size(turned, preprocessing) != 0).sum())
     return 1 - kept / whole if whole else 0.0
 
 
@@ -75,11 +101,15 @@ def spacing_after(volume: Volume, preprocessing: Preprocessing) -> tuple[float, 
 
 
 def _across(volume: Volume, preprocessing: Preprocessing) -> float:
-    """Between slices once they are turned, which 2D resampling leaves as it is."""
+    """Between slices once they are turned, which 2D resampling leaves as it is.
+
+    Which axis of an oblique volume is turned where, MONAI has nibabel say, so it is asked here too.
+    """
     if volume.is_projection:
         return volume.spacing_mm[0]
     axis = "RLAPSI".index(preprocessing.orientation[0]) // 2  # of RAS
-    return float(volume.spacing_mm[int(np.abs(volume.affine[axis, :3]).argmax())])
+    closest = nibabel.io_orientation(volume.affine)[:, 0]  # type: ignore[no-untyped-call]
+    return float(volume.spacing_mm[closest.tolist().index(axis)])
 
 
 def _to_grid(
@@ -95,17 +125,55 @@ def _to_grid(
     if not volume.is_projection:
         tensor = Orientation(axcodes=preprocessing.orientation, labels=None)(tensor)
     spacing_mm = spacing_after(volume, preprocessing)
+    _check_size(tensor, spacing_mm)
     return Spacing(pixdim=spacing_mm, mode=mode, padding_mode="border")(tensor)
+
+
+def _check_size(tensor: Any, spacing_mm: tuple[float, float, float]) -> None:
+    """Whether resampling to this spacing gives no more voxels than memory should be taken for."""
+    between_mm = np.linalg.norm(tensor.affine.numpy()[:3, :3], axis=0)
+    size = [
+        (length - 1) * between / after + 1
+        for length, between, after in zip(tensor.shape[1:], between_mm, spacing_mm, strict=True)
+    ]
+    if not math.prod(size) <= _MOST_VOXELS:  # nor is what overflowed
+        raise Unusable(
+            Reason.IMAGE_UNSUPPORTED,
+            f"{' x '.join(f'{value:.3g}' for value in size)} voxels once it has the network's "
+            f"spacing; {_MOST_VOXELS} are the most that are taken",
+        )
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Make :class:`Unusable` of what torch and MONAI raise about one volume: others may do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, ValueError) as error:  # LinAlgError is a ValueError
+        raise Unusable(
+            Reason.IMAGE_UNSUPPORTED, "an image that cannot be brought onto the network's grid"
+        ) from error
 
 
 def _to_size(tensor: Any, preprocessing: Preprocessing) -> "torch.Tensor":
     """To the network's size; a volume or slice of which patches are taken, to at least that."""
-    from monai.transforms.croppad.array import ResizeWithPadOrCrop, SpatialPad
+    from monai.transforms.croppad.array import ResizeWithPadOrCrop
 
-    size = preprocessing.size
-    if preprocessing.takes_slices:
-        size = (tensor.shape[1], *size)
-    change: Any = SpatialPad if preprocessing.fit == "patches" else ResizeWithPadOrCrop
-    sized: Any = change(spatial_size=size)(tensor)
+    if preprocessing.fit == "patches":
+        sized = _padded(tensor, preprocessing)
+    else:
+        sized = ResizeWithPadOrCrop(spatial_size=_size_of(tensor, preprocessing))(tensor)
     plain: torch.Tensor = sized.as_tensor()
     return plain
+
+
+def _padded(tensor: Any, preprocessing: Preprocessing) -> Any:
+    from monai.transforms.croppad.array import SpatialPad
+
+    return SpatialPad(spatial_size=_size_of(tensor, preprocessing))(tensor)
+
+
+def _size_of(tensor: Any, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """The network's size in three axes: slices are as many as there are."""
+    size = preprocessing.size
+    return (tensor.shape[1], *size) if preprocessing.takes_slices else size

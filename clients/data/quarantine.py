@@ -17,6 +17,7 @@ class Reason(StrEnum):
 
     OPTED_OUT = "opted-out"
     NO_PATIENT_ID = "no-patient-id"
+    PATIENTS_DIFFER = "patients-differ"
     INSTANCES_LIMIT = "instances-limit"
     NO_LABELS = "no-labels"
     SEVERAL_LABELS = "several-labels"
@@ -48,6 +49,7 @@ class Unusable(DataError):
 class Quarantined:
     """A study left out: for the site's own eyes, as it names the study.
 
+    study:  its UID, empty where that is none
     series: the image series concerned, or the SEG's where no image series is there
     """
 

@@ -4,8 +4,9 @@ import hmac
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from federation.config import Split
 from federation.errors import ConfigError
 
 _KEY_BYTES = 32
+_DRAWN = 12  # hexadecimal digits of a hash that are the number drawn; the others are an order
 
 
 class Part(StrEnum):
@@ -23,16 +25,28 @@ class Part(StrEnum):
     TEST = "test"
 
 
-def part_of(patient_ids: tuple[str, ...], split: Split, key: bytes) -> Part:
+def patient_hash(patient_id: str, key: bytes) -> str:
+    """HMAC-SHA256 (RFC 2104) of a Patient ID, in hexadecimal: what may be kept of one."""
+    return hmac.new(key, patient_id.encode(), sha256).hexdigest()
+
+
+def part_of(patient_ids: Iterable[str], split: Split, key: bytes) -> Part:
+    """The part of a patient, by all IDs that are known; see :func:`part_of_hashes`."""
+    return part_of_hashes({patient_hash(one, key) for one in patient_ids}, split, key)
+
+
+def part_of_hashes(hashes: Collection[str], split: Split, key: bytes) -> Part:
     """The part of a patient, a function of the Patient ID, the key and the fractions alone.
 
-    patient_ids: all that are known of one patient, the one that decides first
+    hashes: :func:`patient_hash` of all IDs that are known of one patient, one at least
 
     HMAC-SHA256 of the Patient ID (RFC 2104), read as a number in [0, 1), is validation below
     ``split.validation`` and test from ``1 - split.test`` on. So a patient's part never changes
     when others arrive or leave, all studies of a patient share it, and changing one fraction
     does not move patients between the other two parts. Patient IDs that ``split.test`` or
     ``split.validation`` names are that whatever the number; a fraction beside is one of the others.
+    Of several IDs one decides, picked by digits of its hash that are no part of the number: the
+    least number would favour validation.
 
     Since each patient is drawn alone, a part of a small site can be larger or smaller than
     its fraction, or empty: of 16 patients at 0.15, no validation patient at all in 7 of 100
@@ -41,15 +55,20 @@ def part_of(patient_ids: tuple[str, ...], split: Split, key: bytes) -> Part:
     reports no validation metric; a larger fraction, or more patients, gives it one.
     """
     for part, share in ((Part.TEST, split.test), (Part.VALIDATION, split.validation)):
-        if isinstance(share, tuple) and not set(share).isdisjoint(patient_ids):
+        if isinstance(share, tuple) and not _hashes(share, key).isdisjoint(hashes):
             return part
-    digest = hmac.new(key, patient_ids[0].encode(), sha256).digest()
-    number = int.from_bytes(digest[:6], "big") / 2**48
+    deciding = min(hashes, key=lambda one: one[_DRAWN:])
+    number = int(deciding[:_DRAWN], 16) / 16**_DRAWN
     if not isinstance(split.validation, tuple) and number < split.validation:
         return Part.VALIDATION
     if not isinstance(split.test, tuple) and number >= 1 - split.test:
         return Part.TEST
     return Part.TRAIN
+
+
+@lru_cache(maxsize=4)
+def _hashes(patient_ids: tuple[str, ...], key: bytes) -> frozenset[str]:
+    return frozenset(patient_hash(one, key) for one in patient_ids)
 
 
 def count_parts(patients: Iterable[tuple[str, ...]], split: Split) -> Mapping[Part, int] | None:

@@ -3,6 +3,7 @@
 Image Plane Module, PS3.3 Section C.7.6.2.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNEVEN = 0.01  # largest deviation of a slice from its place, in units of the slice spacing
 _TURNED = 1e-4  # largest difference between direction cosines that count as the same
 _SAME_PLACE_MM = 1e-3
+_SAME_ECHO = 0.01  # largest difference of echo times that count as the same, of the longest
+_MOST_VOXELS = 2**31  # a whole body of 1024 x 1024 x 2000 voxels; memory is taken for more of none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -53,8 +56,9 @@ def read_volume(paths: Sequence[Path]) -> Volume:
     """Read a series' Part 10 files, in any order: single-frame, enhanced, or a single projection.
 
     A projection, as of CR and DX, is one slice at the origin. Raises :class:`Unusable` for colour
-    images, pixels that cannot be decoded, and slices that do not form one regular grid: mixed
-    orientation or spacing, one missing or twice there, a tilted gantry, a single slice.
+    images, pixels that cannot be decoded, more voxels than a volume has, and slices that do not
+    form one regular grid: mixed orientation, spacing or acquisition, one missing or twice there, a
+    tilted gantry, a single slice.
     """
     planes = [plane for path in paths for plane in read_planes(path)]
     first = planes[0] if planes else None
@@ -79,7 +83,7 @@ def _in_order(planes: list[Plane]) -> list[Plane]:
         raise Unusable(Reason.SLICES_IRREGULAR, f"{len(planes)} slices; a volume needs two")
     first = planes[0]
     axes = np.array([first.orientation[:3], first.orientation[3:]])
-    if not np.allclose(axes @ axes.T, np.eye(2), atol=_TURNED) or (first.spacing_mm <= 0).any():
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=_TURNED):
         raise Unusable(Reason.SLICES_IRREGULAR, "row and column are no right-angled unit vectors")
     for plane in planes[1:]:
         if not np.allclose(plane.orientation, first.orientation, atol=_TURNED):
@@ -88,9 +92,32 @@ def _in_order(planes: list[Plane]) -> list[Plane]:
             raise Unusable(Reason.SLICES_IRREGULAR, "slices of different pixel spacing")
         if plane.shape != first.shape:
             raise Unusable(Reason.SLICES_IRREGULAR, "slices of different size")
+        if plane.frame_of_reference != first.frame_of_reference:
+            raise Unusable(Reason.SLICES_IRREGULAR, "slices of different frames of reference")
+    _check_acquisition(planes)
     normal = first.normal
     planes.sort(key=lambda plane: float(plane.position @ normal))
     return planes
+
+
+def _check_acquisition(planes: Sequence[Plane]) -> None:
+    """Whether all slices are of one: of two that are interleaved, each has its own places."""
+    every = [plane.acquisition for plane in planes]
+    types = [{one.image_type[at] for one in every if len(one.image_type) > at} for at in (0, 1)]
+    moments = {one.moment for one in every if one.moment is not None}
+    echoes = [one.echo_ms for one in every if one.echo_ms is not None]
+    differs = {
+        "Image Type": any(len(values - {""}) > 1 for values in types),
+        "temporal position": len(moments) > 1,
+        "Echo Time": bool(echoes) and max(echoes) - min(echoes) > _SAME_ECHO * max(echoes),
+    }
+    named = [what for what, is_so in differs.items() if is_so]
+    if named:
+        raise Unusable(
+            Reason.SLICES_REPEATED,
+            f"slices of different {' and '.join(named)}: two series in one, or several echoes or "
+            "phases",
+        )
 
 
 def _affine(planes: Sequence[Plane]) -> NDArray[np.float64]:
@@ -141,7 +168,16 @@ def _to_ras(first: Plane, step: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _voxels(planes: Sequence[Plane]) -> NDArray[np.float32]:
-    voxels = np.empty((len(planes), *planes[0].shape), np.float32)
+    shape = (len(planes), *planes[0].shape)
+    if math.prod(shape) > _MOST_VOXELS:
+        raise Unusable(
+            Reason.IMAGE_UNSUPPORTED,
+            f"{' x '.join(map(str, shape))} voxels; {_MOST_VOXELS} are the most that are read",
+        )
+    try:
+        voxels = np.empty(shape, np.float32)
+    except MemoryError as error:
+        raise Unusable(Reason.IMAGE_UNSUPPORTED, "more voxels than there is memory for") from error
     for index, plane in enumerate(planes):
         pixels = plane.read()
         if pixels.shape != plane.shape:

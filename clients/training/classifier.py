@@ -32,6 +32,9 @@ class Classifier(Trainer):
                 truths.append(int(label))
         return classification(torch.cat(probabilities), torch.tensor(truths), losses)
 
+    def scores_of(self, examples: Sequence[Example]) -> list[float]:
+        return [float(self.predict(one.image)[int(one.label)]) for one in examples]
+
     def predict(self, image: Tensor) -> Tensor:
         """The probability of each class: float32 (1, D, H, W) → float32 (K,)."""
         with reproducible(threads=self.settings.threads, device=self.device):

@@ -82,11 +82,11 @@ def dice_per_label(prediction: Tensor, truth: Tensor, *, labels: int) -> tuple[f
 
 def summarise(dice: Sequence[tuple[float, ...]], losses: Sequence[float]) -> Evaluation:
     """The evaluation of at least one case, from the Dice per label and the loss of each."""
-    per_label = tuple(_mean_present(values) for values in zip(*dice, strict=True))
+    per_label = tuple(mean_present(values) for values in zip(*dice, strict=True))
     return Evaluation(
         cases=len(dice),
         dice=per_label,
-        dice_mean=_mean_present(per_label),
+        dice_mean=mean_present(per_label),
         loss=math.fsum(losses) / len(losses),
     )
 
@@ -110,12 +110,13 @@ def classification(
     return ClassEvaluation(
         cases=len(truth),
         accuracy=hits / len(truth),
-        auc=_mean_present(per_class),
+        auc=mean_present(per_class),
         of_class=tuple(per_class[1:]),
         loss=math.fsum(losses) / len(losses),
     )
 
 
-def _mean_present(values: Sequence[float]) -> float:
+def mean_present(values: Sequence[float]) -> float:
+    """The mean of those that are not NaN; NaN where all are."""
     present = [value for value in values if not math.isnan(value)]
     return math.fsum(present) / len(present) if present else math.nan

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clients.training.metrics import Evaluation, dice_per_label, summarise
+from clients.training.metrics import Evaluation, dice_per_label, mean_present, summarise
 from clients.training.pieces import Example
 from clients.training.reproducible import reproducible
 from clients.training.trainer import Trainer, require
@@ -31,6 +31,13 @@ class Segmenter(Trainer):
                 prediction = scores.argmax(dim=1).to(torch.uint8)
                 dice.append(dice_per_label(prediction, label, labels=self.labels))
         return summarise(dice, losses)
+
+    def scores_of(self, examples: Sequence[Example]) -> list[float]:
+        scores = []
+        for example in examples:
+            dice = dice_per_label(self.predict(example.image), example.label, labels=self.labels)
+            scores.append(mean_present(dice))
+        return scores
 
     def predict(self, image: Tensor) -> Tensor:
         """The most likely label of every voxel: float32 (1, D, H, W) → uint8 (1, D, H, W)."""

@@ -147,6 +147,11 @@ class Trainer(ABC):
         Raises :class:`DataError` for no examples or labels beyond ``labels``.
         """
 
+    @abstractmethod
+    def scores_of(self, examples: Sequence[Example]) -> list[float]:
+        """How well each case is done, 0 to 1: mean Dice over the labels that it has, or the
+        probability of its class. NaN for a case without a label."""
+
     def _batches(
         self,
         examples: Sequence[Example],

@@ -13,8 +13,6 @@ from federation.commands.arguments import (
     LineArgument,
     Pacs,
     Signers,
-    named_version,
-    newest_branch,
     trust_of,
 )
 from federation.commands.output import print_json, print_table, short
@@ -29,6 +27,7 @@ from federation.iodeep.difference import (
 )
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
+from federation.naming import named_version, newest_branch
 from federation.registry import Registry
 
 

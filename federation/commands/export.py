@@ -11,14 +11,13 @@ from federation.commands.arguments import (
     LineArgument,
     Pacs,
     Signers,
-    newest_branch,
     trust_of,
-    version_of,
 )
 from federation.commands.output import print_json
 from federation.commands.progress import open_archive
 from federation.exports import export_original, export_weights
 from federation.iodeep.labels import Line
+from federation.naming import newest_branch, version_of
 from federation.registry import Registry
 
 _SUFFIXES = {False: ".safetensors", True: ".dcm"}

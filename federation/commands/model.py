@@ -13,7 +13,6 @@ from federation.commands.arguments import (
     NewBranch,
     Pacs,
     Signers,
-    newest_branch,
     trust_of,
 )
 from federation.commands.diff import diff
@@ -22,11 +21,13 @@ from federation.commands.graph import print_graph
 from federation.commands.output import print_json, print_table, short
 from federation.commands.progress import open_archive
 from federation.commands.release import promote, released, rollback
+from federation.commands.select import select_model
 from federation.config import read_experiment
 from federation.errors import RegistryError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
 from federation.iodeep.signature import SigningKey
+from federation.naming import newest_branch
 from federation.registry import Registry
 from federation.task import TASKS
 
@@ -44,9 +45,10 @@ def register(cli: typer.Typer) -> None:
         promote,
         rollback,
         released,
+        select_model,
         export,
     ):
-        group.command(command.__name__.removesuffix("_lines"))(command)
+        group.command(command.__name__.removesuffix("_lines").removesuffix("_model"))(command)
     cli.add_typer(group, name="model")
 
 

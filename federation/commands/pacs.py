@@ -1,10 +1,6 @@
 """``iodeep pacs``: a small archive to run, and questions to any archive."""
 
 import logging
-import signal
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -13,6 +9,7 @@ import typer
 
 from federation.commands.output import print_json, print_table
 from federation.errors import ConfigError
+from federation.interrupt import until_asked_to_end
 from federation.sizes import parse_size, size_text
 
 if TYPE_CHECKING:
@@ -100,7 +97,7 @@ def serve(
     if rebuild:
         typer.echo(f"the index of {folder} was made anew: {integrity.rebuild(folder)}", err=True)
     with (
-        _until_asked_to_end() as asked,
+        until_asked_to_end() as is_to_end,
         Archive(folder, quota_bytes=quota_bytes, reserve_bytes=parse_size(reserve)) as archive,
         ArchiveServer(
             archive,
@@ -115,25 +112,7 @@ def serve(
         typer.echo(dumps({"address": server.address}) if json else server.address)
         of = f" of {size_text(quota_bytes)}" if quota_bytes is not None else ""
         typer.echo(f"serving {folder}{of}: {server.condition}", err=True)
-        asked()
-
-
-@contextmanager
-def _until_asked_to_end() -> Iterator[Callable[[], object]]:
-    """From now on Ctrl-C and SIGTERM end nothing by themselves: the value waits for one of them.
-
-    Which thread the kernel hands them to makes no difference, not even one of a library's.
-    """
-    bell, rope = socket.socketpair()
-    rope.setblocking(False)
-    with bell, rope:
-        signal.set_wakeup_fd(rope.fileno())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        try:
-            yield lambda: bell.recv(1)
-        finally:
-            signal.set_wakeup_fd(-1)
+        is_to_end(None)
 
 
 def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> "Tls | None":

@@ -12,15 +12,14 @@ from federation.commands.arguments import (
     LineArgument,
     Pacs,
     Signers,
-    newest_branch,
     trust_of,
-    version_of,
 )
 from federation.commands.output import print_json, print_table, release_facts
 from federation.commands.progress import open_archive
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import ReleaseManifest
 from federation.iodeep.signature import SigningKey
+from federation.naming import newest_branch, version_of
 from federation.registry import Registry
 
 Key = Annotated[Path, typer.Option(help="The private key that signs, of `iodeep key create`.")]

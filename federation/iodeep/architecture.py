@@ -58,3 +58,16 @@ class Preprocessing(Value):
     @property
     def takes_slices(self) -> bool:
         return len(self.size) == 2
+
+
+class Postprocessing(Value):
+    """What becomes of a segmentation's labels before they are shown, in this order.
+
+    least_mm3: parts of a label that are smaller go
+    largest:   labels of which only the largest part stays
+    filled:    labels whose holes are filled
+    """
+
+    least_mm3: PositiveFloat | None = None
+    largest: tuple[PositiveInt, ...] = ()
+    filled: tuple[PositiveInt, ...] = ()

@@ -15,7 +15,7 @@ import rfc8785
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from federation.errors import CodecError, ConfigError
-from federation.iodeep.architecture import Architecture, Preprocessing
+from federation.iodeep.architecture import Architecture, Postprocessing, Preprocessing
 from federation.iodeep.labels import Concept, Line, find_concept
 from federation.task import TaskName
 from federation.values import Value
@@ -173,14 +173,18 @@ class WeightsManifest(Manifest):
 class VersionManifest(WeightsManifest):
     """A VERSION: a network with its weights, after a round.
 
-    preprocessing: None where the network came without one, as the original authors' do: it can be
-                   looked at and exported, and no site trains it
+    preprocessing:  None where the network came without one, as the original authors' do: it can be
+                    looked at and exported, and no site trains it
+    postprocessing: of what it predicts; where there is none the manifest does not speak of it
     """
 
     kind: Literal["VERSION"] = "VERSION"
     task: TaskName = "segmentation"
     architecture: Architecture
     preprocessing: Preprocessing | None
+    postprocessing: Annotated[
+        Postprocessing | None, Field(exclude_if=lambda declared: declared is None)
+    ] = None
     outputs: tuple[OutputLabel, ...]
     lineage: Lineage
 

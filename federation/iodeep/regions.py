@@ -24,7 +24,8 @@ def body_part(concept: Concept) -> str | None:
 
     None for a region that the table does not know.
     """
-    regions = (REGIONS[code] for code in (concept.value, *ancestors(concept)) if code in REGIONS)
+    codes = (canonical(concept.value), *ancestors(concept.value))
+    regions = (REGIONS[code] for code in codes if code in REGIONS)
     return next((region.term for region in regions if region.term), None)
 
 
@@ -37,17 +38,24 @@ def may_be_paired(term: str) -> bool:
     return term not in _UNPAIRED
 
 
-def ancestors(concept: Concept) -> Iterator[str]:
+def ancestors(code: str) -> Iterator[str]:
     """The codes of what a region is part of, the nearest first; nothing for one not known."""
-    region = REGIONS.get(concept.value)
+    region = REGIONS.get(canonical(code))
     while region is not None and region.part_of is not None:
         yield region.part_of
         region = REGIONS[region.part_of]
 
 
-def is_part_of(concept: Concept, other: Concept) -> bool:
-    """Whether a region is ``other`` or lies within it, as far as the table tells."""
-    return concept.value == other.value or other.value in ancestors(concept)
+def steps_between(code: str, whole: str) -> int | None:
+    """How often one goes from a region to what it is part of, to come to ``whole``: 0 where they
+    are the same, None where it does not lie there, as far as the table tells."""
+    codes = (canonical(code), *ancestors(code))
+    return codes.index(canonical(whole)) if canonical(whole) in codes else None
+
+
+def canonical(code: str) -> str:
+    """The code by which the table knows a region: some have had several."""
+    return SAME.get(code, code)
 
 
 # name, code, term, part of
@@ -238,6 +246,19 @@ _UNPAIRED = frozenset(
         "LARGEINTESTINE",
     }
 )
+
+SAME = {
+    "816094009": "43799004",  # Chest
+    "51185008": "43799004",  # Thoracic structure
+    "113345001": "818981001",  # Abdominal structure
+    "52731004": "818981001",  # Abdominal cavity structure
+    "12921003": "816092008",  # Pelvic structure
+    "118645006": "816092008",  # Pelvis, with its bones
+    "21844003": "816092008",  # Pelvic cavity structure
+    "49076000": "72696002",  # Knee joint
+    "29836001": "24136001",  # Hip
+}
+"""Codes of other releases of SNOMED CT, or of the same place, that PS3.16 has or has had."""
 
 _CODES = {name: code for name, code, _, _ in _TABLE}
 

@@ -68,6 +68,11 @@ UIDS: Final = {
 }
 """Each level's unique key (PS3.4 Section C.6.2.1)."""
 
+NO_IMAGES: Final = frozenset(
+    {"SEG", "RTSTRUCT", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "REG", "DOC"}
+)
+"""Modalities of series that hold no images (PS3.3 Section C.7.3.1.1.1), labels among them."""
+
 _MAX_UID = 64
 _WANTED = frozenset(
     cast(int, tag_for_keyword(keyword))

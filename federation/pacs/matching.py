@@ -7,6 +7,7 @@ filtered again with the same rules.
 import difflib
 import re
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 from pydicom import Dataset
@@ -26,6 +27,7 @@ MAX_MATCHES = 200_000
 """Of one search: they come into memory, and are hours of an archive's work."""
 
 _RANGED = frozenset({"DA", "TM", "DT"})
+_NUMBERS = frozenset({"IS", "DS"})
 _WHOLE = frozenset({"DA", "TM", "DT", "UI", "IS", "DS", "US", "SS", "UL", "SL", "FD", "FL"})
 _SPELLING = {
     "DA": (r"(\d{8}|\d{8}-(\d{8})?|-\d{8})", "a date YYYYMMDD or a range with a hyphen"),
@@ -39,7 +41,8 @@ def matches(keyword: str, wanted: str, value: str) -> bool:
     """Whether an attribute's value, as text, matches a key's.
 
     Universal (empty or ``*``), list of UID, range of dates or times, wildcard, single value;
-    person names without regard to case. A value that is absent matches universally only.
+    numbers by what they are worth (3 is 3.0), person names without regard to case. A value that
+    is absent matches universally only.
     """
     if wanted in ("", "*"):
         return True
@@ -50,7 +53,7 @@ def matches(keyword: str, wanted: str, value: str) -> bool:
         first, _, last = wanted.partition("-")
         return bool(value) and (not first or value >= first) and (not last or value <= last + "~")
     values = value.split("\\")
-    if vr == "IS":
+    if vr in _NUMBERS:
         return _number(wanted) in map(_number, values)
     if vr == "PN":
         wanted, values = wanted.casefold(), [one.casefold() for one in values]
@@ -107,11 +110,13 @@ def check_uids(*uids: str) -> None:
             raise ConfigError(f"{uid!r} is no UID; expected digits and dots, 64 at most")
 
 
-def _number(text: str) -> int | str:
+def _number(text: str) -> Decimal | str:
+    """Exact, and the text itself where it is no number."""
     try:
-        return int(text)
-    except ValueError:
+        number = Decimal(text.strip())
+    except InvalidOperation:
         return text
+    return number if number.is_finite() else text
 
 
 @lru_cache(maxsize=256)

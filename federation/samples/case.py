@@ -28,6 +28,7 @@ class Problem(StrEnum):
     LABEL_UNEXPECTED = "label-unexpected"
     LABEL_MISSING = "label-missing"
     NOT_LOSSLESS = "not-lossless"
+    UNEXPECTED = "unexpected"
 
 
 class UnusableCase(DataError):

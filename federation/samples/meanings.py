@@ -96,10 +96,10 @@ def segment_of(number: int, label: str, region: Code | None) -> Segment:
         kind = region if modifier is not None else None
     if kind is not None:
         return Segment(
-            number=number, name=label, category=_category(kind), kind=kind, modifier=modifier
+            number=number, name=label, category=category_of(kind), kind=kind, modifier=modifier
         )
     kind = _concept(label) or _said_otherwise(label) or _private(label)
-    return Segment(number=number, name=label, category=_category(kind), kind=kind, modifier=None)
+    return Segment(number=number, name=label, category=category_of(kind), kind=kind, modifier=None)
 
 
 def _region_of(name: str) -> Code | None:
@@ -127,7 +127,7 @@ def _said_otherwise(label: str) -> Code | None:
     return Code(found.value, found.scheme, found.meaning)
 
 
-def _category(kind: Code) -> Code:
+def category_of(kind: Code) -> Code:
     """The zones of the prostate are in no group; they, and what has no public code, are anatomy."""
     for number, category in _GROUPS:
         if kind.value in _members(number):

@@ -1,6 +1,8 @@
 """Cases that are two NIfTI files on one grid: the image, and the image of its labels."""
 
 import hashlib
+import itertools
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,23 @@ from federation.samples.case import Case, LabelledImage, Problem, UnusableCase
 
 MOST_VOXELS = 2**29
 """Of one image: 512 x 512 x 2048. A file of a few bytes can announce, and inflate to, anything."""
+
+LARGEST_EXTENT = 65535
+"""Of any axis, in voxels: Rows and Columns have 16 bits (PS3.3 Section C.7.6.3), and so that every
+plane can be cut."""
+
+SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 0.01, 100.0
+
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""By the code of the unit of space, the lowest three bits of xyzt_units; 0, unknown, means mm."""
+
+_FARTHEST_APART_MM = 0.1
+_ROUNDED_PER_MM = 1e-3
+"""What a quaternion of float32 can be off by near a half turn, where most scans lie: 0.0005 of the
+volume's diagonal was seen."""
+
+_MOST_OTHER_SPACING = 0.01
+_LEAST_SINGULAR = 1e-3  # of unit vectors; below it they lie in one plane, as far as float32 tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +97,21 @@ def read_nifti(
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """One image's voxels (X, Y, Z) and affine (4, 4), index to RAS millimetres.
 
-    The axes are turned to the nearest of right, anterior and superior; nothing is resampled.
-    ``role`` names the file in messages. Raises :class:`UnusableCase` for a file that is absent,
-    damaged, or not the one with the digest ``sha256``, and for a shape other than three axes and
-    ``channels``.
+    The axes are turned to the nearest of right, anterior and superior; nothing is resampled. The
+    file's unit of space is converted. ``role`` names the file in messages. Raises
+    :class:`UnusableCase` for a file that is absent, damaged, or not the one with the digest
+    ``sha256``, for a shape other than three axes and ``channels``, and for a grid that has no
+    place, or two.
     """
     _check_file(path, role, sha256)
     try:
         file: Any = nibabel.load(path)
         shape = tuple(int(extent) for extent in file.shape)
-        affine = np.asarray(file.affine, np.float64)
+        header = file.header
     except Exception as error:  # nibabel, gzip and zlib raise their own kinds
         raise UnusableCase(Problem.FILE_DAMAGED, f"the {role} file is no NIfTI image") from error
-    _check_grid(shape, affine, role, channels)
+    _check_grid(shape, role, channels)
+    affine = _affine_of(header, shape[:3], role)
     try:
         voxels = np.asanyarray(
             file.dataobj[..., channel_index] if len(shape) == 4 else file.dataobj
@@ -109,6 +130,10 @@ def read_nifti(
 
 def _check_file(path: Path, role: str, sha256: str) -> None:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a FIFO is to wait for who writes to it
+            raise UnusableCase(
+                Problem.FILE_DAMAGED, f"the {role} file {path.name} is no regular file"
+            )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else ""
     except FileNotFoundError:
@@ -121,22 +146,76 @@ def _check_file(path: Path, role: str, sha256: str) -> None:
         )
 
 
-def _check_grid(
-    shape: tuple[int, ...], affine: NDArray[np.float64], role: str, channels: int
-) -> None:
+def _check_grid(shape: tuple[int, ...], role: str, channels: int) -> None:
     expected = f"expected three axes{f' and {channels} channels' if channels > 1 else ''}"
     found = shape[3] if len(shape) == 4 else 1
     if len(shape) not in (3, 4) or 0 in shape or found != channels:
         raise UnusableCase(Problem.GRID_UNUSABLE, f"the {role} has the shape {shape}; {expected}")
-    if np.prod(shape[:3], dtype=np.float64) > MOST_VOXELS:
+    if np.prod(shape[:3], dtype=np.float64) > MOST_VOXELS or max(shape[:3]) > LARGEST_EXTENT:
         raise UnusableCase(
             Problem.GRID_UNUSABLE,
-            f"the {role} has the shape {shape}; expected at most {MOST_VOXELS} voxels",
+            f"the {role} has the shape {shape}; expected at most {MOST_VOXELS} voxels, and "
+            f"{LARGEST_EXTENT} along an axis",
         )
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not lengths.all():
+
+
+def _affine_of(header: Any, shape: tuple[int, ...], role: str) -> NDArray[np.float64]:
+    """Index to RAS millimetres (4, 4): the sform where it is set, else the qform."""
+    unit = int(header["xyzt_units"]) % 8
+    if unit not in _MM_PER_UNIT:
+        raise UnusableCase(
+            Problem.GRID_UNUSABLE,
+            f"the {role}'s unit of space is {unit}; expected 1 (m), 2 (mm) or 3 (µm)",
+        )
+    try:
+        both = [header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]]
+    except Exception as error:  # nibabel's own kind, or ValueError for a quaternion that is none
+        raise UnusableCase(Problem.GRID_UNUSABLE, f"the {role}'s qform is no turn") from error
+    to_mm = np.diag([*(3 * [_MM_PER_UNIT[unit]]), 1.0])
+    affines = [to_mm @ np.asarray(one, np.float64) for one in both if one is not None]
+    if not affines:
+        raise UnusableCase(
+            Problem.GRID_UNUSABLE,
+            f"the {role} has neither sform nor qform, so that it has no left and right",
+        )
+    for affine in affines:
+        _check_place(affine, role)
+    _check_agreement(affines[0], affines[-1], shape, role)
+    return affines[0]
+
+
+def _check_place(affine: NDArray[np.float64], role: str) -> None:
+    if not np.isfinite(affine).all():
         raise UnusableCase(
             Problem.GRID_UNUSABLE, f"the {role}'s affine gives its voxels no place or no extent"
+        )
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing_mm.min() < SMALLEST_SPACING_MM or spacing_mm.max() > LARGEST_SPACING_MM:
+        seen = " x ".join(f"{value:g}" for value in spacing_mm)
+        raise UnusableCase(
+            Problem.GRID_UNUSABLE,
+            f"the {role}'s voxels are {seen} mm apart; expected {SMALLEST_SPACING_MM:g} to "
+            f"{LARGEST_SPACING_MM:g}",
+        )
+    if np.linalg.matrix_rank(affine[:3, :3] / spacing_mm, tol=_LEAST_SINGULAR) < 3:
+        raise UnusableCase(Problem.GRID_UNUSABLE, f"the {role}'s axes lie in one plane")
+
+
+def _check_agreement(
+    sform: NDArray[np.float64], qform: NDArray[np.float64], shape: tuple[int, ...], role: str
+) -> None:
+    """Of two affines neither is known to be the right one."""
+    corners = np.array([*itertools.product(*((-0.5, extent - 0.5) for extent in shape), [1.0])])
+    apart_mm = np.linalg.norm(corners @ (sform - qform)[:3].T, axis=1).max()
+    diagonal_mm = float(np.linalg.norm(sform[:3, :3] @ np.array(shape)))
+    sform_mm, qform_mm = (np.linalg.norm(one[:3, :3], axis=0) for one in (sform, qform))
+    if apart_mm > max(_FARTHEST_APART_MM, _ROUNDED_PER_MM * diagonal_mm) or not np.allclose(
+        sform_mm, qform_mm, rtol=_MOST_OTHER_SPACING, atol=0
+    ):
+        raise UnusableCase(
+            Problem.GRID_UNUSABLE,
+            f"the {role}'s sform and qform put its corners up to {apart_mm:.3g} mm apart; expected "
+            "one place for it",
         )
 
 

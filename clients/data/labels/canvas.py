@@ -1,5 +1,7 @@
 """Output labels on an image's grid, marked one after another."""
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ class Canvas:
     labels:    uint8 (D, H, W)
     affine:    the image's
     instances: the image's SOP Instance UIDs
+    slices:    which slice is an instance's, of those that have one
     """
 
     def __init__(self, volume: Volume) -> None:
@@ -20,12 +23,18 @@ class Canvas:
         self._shape: tuple[int, ...] = volume.voxels.shape
         self.affine = volume.affine
         self.instances = frozenset(volume.instances)
+        frames = Counter(volume.instances)
+        self.slices = {uid: index for index, uid in enumerate(volume.instances) if frames[uid] == 1}
         self.is_projection = volume.is_projection
         self._frame_of_reference = volume.frame_of_reference
 
     def has_frame_of_reference(self, uid: str) -> bool:
         """Whether positions mean the same in both, as far as both say."""
         return not uid or not self._frame_of_reference or uid == self._frame_of_reference
+
+    def reaches(self, indices: NDArray[np.float64]) -> bool:
+        """Whether points (N, 3) are on the grid, or within a voxel of it."""
+        return bool((indices >= -1.5).all() and (indices <= np.add(self._shape, 0.5)).all())
 
     def mark(self, output: NDArray[np.uint8], start: NDArray[np.intp]) -> None:
         """Mark a block of the grid that begins at ``start``; 0 marks nothing.

@@ -5,7 +5,7 @@ Each frame is placed by its own plane position and orientation, whatever the ord
 Nothing is resampled, so the label map holds the SEG's voxels and no others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ SOP_CLASSES = (str(SegmentationStorage), LABEL_MAP_STORAGE)
 SOURCE = "SEG"
 
 _OFF_GRID = 0.1  # largest distance of a frame's corner from the image's grid, voxels
+_COARSER = 1.01  # from so many slices of the image on, a SEG's are farther apart
 _HALF = 0.5  # from so much of a voxel, or so probable, a fraction counts
 
 
@@ -51,10 +52,68 @@ def draw(dataset: Dataset, canvas: Canvas, wanted: Wanted) -> None:
     if len(groups) != int(dataset.NumberOfFrames):
         raise Unusable(Reason.LABELS_UNDECODABLE, "frames and their groups differ in number")
     to_index = np.asarray(np.linalg.inv(canvas.affine) @ LPS_TO_RAS, np.float64)
+    if not canvas.is_projection:
+        _check_distance(groups, shared, to_index)
     for index, group in enumerate(groups):
+        if canvas.is_projection and not _is_of(dataset, group, shared, canvas):
+            continue
         output = _outputs(dataset, index, group, shared, numbers)
         if output is not None and output.any():
             _place(canvas, output, _to_canvas(group, shared, to_index, output.shape, canvas))
+
+
+def _is_of(dataset: Dataset, group: Dataset, shared: Dataset, canvas: Canvas) -> bool:
+    """Whether a frame is drawn on this projection: it has no place that would say so.
+
+    Raises :class:`Unusable` where neither the frame nor the SEG says that it is.
+    """
+    derived = group.get("DerivationImageSequence") or shared.get("DerivationImageSequence") or ()
+    named = {
+        str(source.ReferencedSOPInstanceUID)
+        for item in derived
+        for source in item.get("SourceImageSequence") or ()
+    }
+    if named:
+        return bool(named & canvas.instances)
+    referred = {
+        str(instance.ReferencedSOPInstanceUID)
+        for series in dataset.get("ReferencedSeriesSequence") or ()
+        for instance in series.get("ReferencedInstanceSequence") or ()
+    }
+    if referred != canvas.instances:
+        raise Unusable(
+            Reason.LABELS_OFF_GRID, "a SEG whose frames do not say which projection they are of"
+        )
+    return True
+
+
+def _check_distance(
+    groups: Sequence[Dataset], shared: Dataset, to_index: NDArray[np.float64]
+) -> None:
+    """Whether its slices are as close as the image's: of farther ones every other would be empty.
+
+    Empty frames may be left out, so those there may be far apart. If none are next to each other,
+    Pixel Measures (PS3.3 Section C.7.6.16.2.1) decide. They do not where some are, as software
+    copies the images', and these can be wrong.
+    """
+    orientation = functional_group(groups[0], shared, "PlaneOrientation").ImageOrientationPatient
+    across = np.cross(*np.array(orientation, float).reshape(2, 3))
+    per_mm = to_index[:3, :3] @ across  # slices of the image
+    axis = int(np.abs(per_mm).argmax())
+    positions = [
+        functional_group(group, shared, "PlanePosition").ImagePositionPatient for group in groups
+    ]
+    indices = np.array(positions, float) @ to_index[axis, :3] + to_index[axis, 3]
+    steps = np.diff(np.unique(np.rint(indices)))
+    if (steps == 1).any():
+        return
+    measures = functional_group(groups[0], shared, "PixelMeasures")
+    said = float(measures.get("SpacingBetweenSlices") or 0) * abs(per_mm[axis])
+    if not said and steps.size:  # slices need not be as far apart as they are thick
+        thick = float(measures.get("SliceThickness") or 0) * abs(per_mm[axis])
+        said = thick if abs(thick / steps.min() - 1) < _COARSER - 1 else 0
+    if said > _COARSER:
+        raise Unusable(Reason.LABELS_OFF_GRID, "a SEG whose slices are farther apart than images")
 
 
 def _outputs(

@@ -18,6 +18,8 @@ from federation.iodeep.manifest import OutputLabel
 CodeOf = tuple[str, str]
 """A code's value and scheme designator."""
 
+_BY_PEOPLE = frozenset({"SEMIAUTOMATIC", "MANUAL"})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
@@ -177,14 +179,15 @@ def _is_prediction(item: Dataset) -> bool:
     """Whether a version of ours made it, with nobody's help.
 
     The algorithm's name is then a model line's Patient ID, its version a VERSION's UID. Who
-    accepts or corrects it makes it SEMIAUTOMATIC.
+    accepts or corrects it makes it SEMIAUTOMATIC; whatever else is said, or nothing, is no consent.
     """
-    if item.get("SegmentAlgorithmType") != "AUTOMATIC":
+    said = str(item.get("SegmentAlgorithmType") or "")
+    if said.strip().upper() in _BY_PEOPLE:
         return False
     identified = item.get("SegmentationAlgorithmIdentificationSequence") or ()
     names = [str(one.get("AlgorithmName") or "") for one in identified]
     names.append(str(item.get("SegmentAlgorithmName") or ""))
-    return any(name.startswith("IODEEP.") for name in names)
+    return any(name.strip().upper().startswith("IODEEP.") for name in names)
 
 
 def _code(code: CodeOf) -> Code:

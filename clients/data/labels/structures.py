@@ -2,7 +2,7 @@
 
 Contours lie in the slices' planes. A voxel is marked where its centre is inside; contours of one
 region in one slice are taken together by the even-odd rule, so that one within another is a hole,
-whether it is drawn as one or through a keyhole.
+whether it is drawn as one or through a keyhole. One that is there twice is taken once.
 """
 
 from collections import defaultdict
@@ -52,16 +52,21 @@ def draw(dataset: Dataset, canvas: Canvas, wanted: Wanted) -> None:
 def _draw_region(
     region: Dataset, canvas: Canvas, to_index: NDArray[np.float64], label: int
 ) -> None:
-    by_slice: defaultdict[int, list[NDArray[np.float64]]] = defaultdict(list)
+    by_slice: defaultdict[int, dict[bytes, NDArray[np.float64]]] = defaultdict(dict)
     for contour in region.get("ContourSequence") or ():
         points = _points(contour, to_index)
+        if not canvas.reaches(points):  # before memory is taken for what it encloses
+            raise Unusable(Reason.LABELS_OFF_GRID, "contours that leave the image")
         heights = points[:, 0]
         level = round(float(heights.mean()))
         if np.abs(heights - level).max() > _OFF_PLANE:
             raise Unusable(Reason.LABELS_OFF_GRID, "contours that do not lie in the slices' planes")
-        by_slice[level].append(points[:, 1:])
+        named = {canvas.slices[uid] for uid in _named(contour) if uid in canvas.slices}
+        if named and level not in named:
+            raise Unusable(Reason.LABELS_OFF_GRID, "contours that name another image than theirs")
+        by_slice[level][points.tobytes()] = points[:, 1:]
     for level, outlines in by_slice.items():
-        inside, first = _inside(outlines)
+        inside, first = _inside(list(outlines.values()))
         start = np.array([level, *first])
         canvas.mark(inside[np.newaxis].astype(np.uint8) * np.uint8(label), start)
 
@@ -72,20 +77,21 @@ def _check_images(region: Dataset, canvas: Canvas) -> None:
     Some software makes up a frame of reference of its own, and means the images' all the same.
     """
     for contour in region.get("ContourSequence") or ():
-        named = [
-            item.get("ReferencedSOPInstanceUID")
-            for item in contour.get("ContourImageSequence") or ()
-        ]
-        if not canvas.instances.intersection(map(str, named)):
+        if not canvas.instances & _named(contour):
             raise Unusable(Reason.LABELS_OFF_GRID, "contours in another frame of reference")
+
+
+def _named(contour: Dataset) -> set[str]:
+    """The SOP Instance UIDs of the images that a contour says it lies on."""
+    items = contour.get("ContourImageSequence") or ()
+    return {str(item.get("ReferencedSOPInstanceUID")) for item in items}
 
 
 def _points(contour: Dataset, to_index: NDArray[np.float64]) -> NDArray[np.float64]:
     """A contour's points (N, 3) as indices of the image."""
-    kind = str(contour.get("ContourGeometricType") or "")
-    if kind not in _KINDS:
+    if contour.get("ContourGeometricType") not in _KINDS:
         raise Unusable(
-            Reason.LABELS_UNSUPPORTED, f"contours that are {kind or 'of no type'}, not closed"
+            Reason.LABELS_UNSUPPORTED, f"contours that are none of {', '.join(sorted(_KINDS))}"
         )
     numbers = np.array(contour.ContourData, np.float64)
     if numbers.size % 3 or not numbers.size or not np.isfinite(numbers).all():

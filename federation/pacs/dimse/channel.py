@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 from pynetdicom.status import code_to_category
 
 from federation.closing import Closing
-from federation.errors import PacsError, StorageError
+from federation.errors import PacsError, PacsRefused, StorageError
 from federation.pacs.address import DimseAddress
 from federation.pacs.attributes import UIDS
 from federation.pacs.dimse.arrivals import Arrivals, Inbox
@@ -138,7 +138,13 @@ class Channel(Closing):
     def find(self, level: Level, keys: Mapping[str, str]) -> list[Dataset]:
         """Matches, filtered again and each once. Keys are those of :meth:`Gateway.find`."""
         asked = identifier(level, keys)
-        found = self._requestor.ask(lambda association: _find(association, asked))
+        try:
+            found = self._requestor.ask(lambda association: _find(association, asked))
+        except ValueError:  # pynetdicom: no context was accepted
+            raise PacsRefused(
+                f"{self._to} does not answer C-FIND (Study Root): it takes no questions, or not "
+                "from this AE title"
+            ) from None
         if found.status != SUCCESS or found.unreadable:
             unread = ", with matches that cannot be decoded" if found.unreadable else ""
             raise PacsError(

@@ -7,7 +7,7 @@ a kill at any moment leaves at most files that nobody sees, which the next start
 
 import errno
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,6 +166,20 @@ class Archive(Closing):
             raise StorageError(
                 f"an instance cannot be written to {self.folder}: {why}; nothing was stored"
             ) from error
+
+    def discard(self, uids: Iterable[str]) -> None:
+        """Let go of instances, durably; those that are not here are passed over.
+
+        For queues: an archive of a hospital keeps what it has. A file that a kill leaves behind is
+        deleted by the next check. Raises :class:`StorageError`.
+        """
+        gone = list(uids)
+        with self._index.transaction():
+            self._index.forget(gone)
+            held = self._index.held().bytes
+        for uid in gone:
+            self._path(uid).unlink(missing_ok=True)
+        self.room.held_bytes = held
 
     # --- checking -------------------------------------------------------------------------
 

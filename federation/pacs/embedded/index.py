@@ -179,6 +179,12 @@ class Index(Closing):
         """The sizes that lost instances' files should have."""
         return dict(self._database.execute("SELECT SOPInstanceUID, size FROM lost"))
 
+    def forget(self, uids: Iterable[str]) -> None:
+        """Remove instances, and do not remember them."""
+        self._database.executemany(
+            "DELETE FROM instance WHERE SOPInstanceUID = ?", [(uid,) for uid in uids]
+        )
+
     def lose(self, uids: Iterable[str]) -> None:
         """Let nobody find these instances, but remember them."""
         self._move(uids, "instance", "lost")

@@ -51,6 +51,12 @@ OUT_OF_RESOURCES = 0xA700
 NOT_THE_SOP_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
+_QUESTIONS = (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
 _log = logging.getLogger("iodeep.pacs")
 
 
@@ -70,6 +76,7 @@ class ArchiveServer(Closing):
         callers: Iterable[Caller] = (),
         destinations: Iterable[DimseAddress] = (),
         tls: Tls | None = None,
+        takes_only: bool = False,
     ) -> None:
         """Port 0 is any free one. Raises :class:`PacsError` where it cannot be listened at.
 
@@ -77,6 +84,7 @@ class ArchiveServer(Closing):
         destinations: the application entities that C-MOVE may send to, and reports of storage
                       commitment
         tls:          our certificate; with a ``ca``, callers must have one of it, too
+        takes_only:   it stores and commits, and answers no question about what it holds
 
         Raises what :meth:`Archive.check` does, too, and :class:`ConfigError` for TLS files that
         cannot be used.
@@ -87,7 +95,7 @@ class ArchiveServer(Closing):
         self._destinations = {one.called: one for one in destinations}
         secured = None if tls is None else tls.server()
         self.condition = archive.check()
-        ae = _application_entity(self.ae_title)
+        ae = _application_entity(self.ae_title, takes_only=takes_only)
         self._commitments = Commitments(archive, ae, self._destinations)
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._on_open),
@@ -206,22 +214,18 @@ class ArchiveServer(Closing):
         )
 
 
-def _application_entity(title: str) -> AE:
+def _application_entity(title: str, *, takes_only: bool) -> AE:
     ae = application_entity(title, timeout_s=TIMEOUT_S)
     ae.require_called_aet = True
-    for question in (
-        Verification,
-        StudyRootQueryRetrieveInformationModelFind,
-        StudyRootQueryRetrieveInformationModelGet,
-        StudyRootQueryRetrieveInformationModelMove,
-    ):
+    ae.add_supported_context(Verification, list(IDENTIFIER_SYNTAXES))
+    for question in () if takes_only else _QUESTIONS:
         ae.add_supported_context(question, list(IDENTIFIER_SYNTAXES))
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(
             cast(UID, context.abstract_syntax),
             list(TRANSFER_SYNTAXES),
-            scu_role=True,
-            scp_role=True,
+            scu_role=not takes_only or None,
+            scp_role=not takes_only or None,
         )
     return ae
 

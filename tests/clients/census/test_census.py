@@ -8,12 +8,16 @@ from click.testing import Result
 from pydicom import Dataset
 from typer.testing import CliRunner
 
+from clients.census import take_overview
+from clients.data.cache import ExampleCache
+from clients.data.opt_outs import opt_out
 from federation.cli import build
+from federation.config import OptOuts, PolicyTable
 from federation.pacs import Archive, open_gateway
 from federation.pacs.folder import FolderGateway
 from federation.samples.phantom import phantom_cases
 from tests import classified
-from tests.clients.data.conftest import WrittenCase, edit, write
+from tests.clients.data.conftest import WrittenCase, edit, table, write
 
 LINE = "MR/brain/-/phantom-unet"
 SITE = """
@@ -76,6 +80,8 @@ def test_counts_sample_and_verdicts(tmp_path: Path, cases: list[WrittenCase]) ->
     picture = Path(found["picture"])
     assert picture == tmp_path / "work" / "census-brain.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_mode & 0o777 == 0o600
+    assert list(picture.parent.glob("*.part")) == []
     for case in cases:
         assert case.case.patient_id not in result.stdout
 
@@ -174,3 +180,25 @@ def test_classes_are_counted(tmp_path: Path) -> None:
     assert "labels within the network's input" not in [one["what"] for one in found["verdicts"]]
     assert Path(found["picture"]).exists()
     assert "SECRET" not in result.stdout
+
+
+def test_who_opted_out_by_an_id_that_objects_tell_is_in_no_sample(
+    tmp_path: Path, cases: list[WrittenCase]
+) -> None:
+    edit(cases[1].seg, lambda ds: setattr(ds, "OtherPatientIDs", "P-OLD"))
+    store(tmp_path, *cases)
+    (tmp_path / "out.key").write_text("secret\n")
+    listed = OptOuts(file=tmp_path / "out.txt", key=tmp_path / "out.key")
+    opt_out(listed, ["P-OLD"])
+
+    with open_gateway(f"folder:{tmp_path}/pacs") as gateway:
+        overview = take_overview(
+            gateway,
+            table(tmp_path / "split.key", Modality="MR"),
+            PolicyTable(opt_out=listed),
+            ExampleCache(tmp_path / "work" / "cache"),
+            sample=3,
+        )
+
+    assert (overview.opted_out, overview.studies, overview.left_out) == (1, 2, [])
+    assert len(overview.labelled) == len(overview.sample) == 2

@@ -1,6 +1,6 @@
 """Series and SEGs, on disk and in an archive; third-party files beside the repository."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from pydicom import Dataset
 
 from clients.data.labels import Wanted
 from federation.config import Archives, DataTable, LabelSource, Site, Split
-from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from federation.samples.case import Case, LabelledImage
 from federation.samples.dicom import slices
 from federation.samples.importer import write_case
@@ -46,16 +45,6 @@ class WrittenCase:
 def written(tmp_path: Path) -> WrittenCase:
     """A phantom of site B: a sagittal series with a Rescale Slope."""
     return write(phantom_cases("B", 1, 0)[0], tmp_path / "written")
-
-
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """An embedded archive, reached over DIMSE on a free loopback port."""
-    with (
-        ArchiveServer(Archive(tmp_path / "pacs"), ae_title="PACS") as server,
-        open_gateway(server.address) as opened,
-    ):
-        yield opened
 
 
 @pytest.fixture

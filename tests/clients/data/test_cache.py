@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from clients.data.cache import Example, ExampleCache, example_key
-from clients.data.census import LabelledSeries, LabelObject
+from clients.data.cache import (
+    Example,
+    ExampleCache,
+    OutByObjects,
+    Whose,
+    example_key,
+    make_scratch,
+)
+from clients.data.census import Examined, LabelledSeries, LabelObject
 from clients.data.labels import LabelHeader, Segment, Wanted
+from clients.data.opt_outs import opt_out, opted_out
 from clients.data.quarantine import Reason, Unusable
-from federation.config import CacheTable
+from federation.config import CacheTable, OptOuts
 from federation.errors import DataError
 from federation.iodeep.architecture import Preprocessing
 
@@ -66,6 +74,7 @@ def test_everything_that_decides_the_voxels_is_in_the_key() -> None:
         example_key(replace(SERIES, labels=OTHER), LABELS, PREPROCESSING),
         example_key(replace(SERIES, image_series="1.5"), LABELS, PREPROCESSING),
         example_key(replace(SERIES, image_instances=31), LABELS, PREPROCESSING),
+        example_key(replace(SERIES, image_digest="0" * 64), LABELS, PREPROCESSING),
         example_key(SERIES, Wanted.of(names={"inner structure": 2}), PREPROCESSING),
         example_key(SERIES, LABELS, PREPROCESSING.model_copy(update={"intensity": "none"})),
     ]
@@ -116,6 +125,76 @@ def test_a_verdict_is_remembered_until_the_software_changes(
     assert cache.verdict("b" * 64) is None
 
 
+def test_a_verdict_is_none_tomorrow_and_goes(tmp_path: Path) -> None:
+    cache = ExampleCache(tmp_path)
+    cache.remember("b" * 64, Unusable(Reason.SLICE_MISSING, "1 slices are missing"))
+    cache.write_headers({})
+    yesterday = time.time() - 25 * 3600
+    for path in tmp_path.iterdir():
+        os.utime(path, (yesterday, yesterday))
+
+    assert cache.verdict("b" * 64) is None
+    ExampleCache(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
+
+
+def test_studies_are_remembered_for_hours_only(tmp_path: Path) -> None:
+    cache, now = ExampleCache(tmp_path), time.time()
+    ages_h = {"1.1": 5.9, "1.2": 6.1, "1.3": -1}  # the last by a clock that was put back
+
+    cache.write_studies(
+        "run",
+        {
+            uid: Examined(counts=("1", "2"), entries=(), at=now - 3600 * hours)
+            for uid, hours in ages_h.items()
+        },
+    )
+
+    assert list(cache.read_studies("run")) == ["1.1"]
+
+
+def test_an_example_says_whose_it_is_and_goes_with_them(tmp_path: Path) -> None:
+    listed = tmp_path / "out.txt"
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    table = OptOuts(file=listed, key=key)
+    opt_out(table, ["P2"])
+    cache = ExampleCache(tmp_path / "cache")
+    for name, patients in (("a", ["P1"]), ("b", ["P2", "P3"])):
+        whose = Whose(split=(name,), opt_out=opted_out(table).hashes(patients))
+        cache.write(example(name * 64), whose)
+        assert cache.whose(name * 64) == whose
+    cache.write(example("c" * 64))
+    assert cache.whose("c" * 64) is None
+
+    cache.remove_opted_out(opted_out(None))
+    assert [cache.verify(name * 64) for name in "abc"] == [True, True, True]
+    cache.remove_opted_out(opted_out(table))
+
+    assert [cache.verify(name * 64) for name in "abc"] == [True, False, False]
+    verdict = cache.verdict("b" * 64)
+    assert isinstance(verdict, OutByObjects)
+    assert verdict.whose.split == ("b",)
+    for path in (tmp_path / "cache").iterdir():
+        assert b"P2" not in path.read_bytes()
+
+
+def test_what_a_kill_left_in_the_scratch_folder_goes(tmp_path: Path) -> None:
+    scratch = make_scratch(tmp_path)
+    for name in ("iodeep-fetch-old", "iodeep-fetch-young", "iodeep-else"):
+        (scratch / name / "images").mkdir(parents=True)
+        (scratch / name / "images" / "1.2").write_bytes(b"a patient")
+    for name in ("iodeep-fetch-old", "iodeep-else"):
+        for path in (scratch / name / "images" / "1.2", scratch / name / "images", scratch / name):
+            os.utime(path, (0, 0))
+
+    make_scratch(tmp_path)
+
+    assert sorted(path.name for path in scratch.iterdir()) == [
+        "iodeep-else", "iodeep-fetch-young"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"reason": "no-such-reason"}', b"\xff"])
 def test_a_damaged_verdict_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / f"{'b' * 64}.json").write_bytes(content)
@@ -133,10 +212,38 @@ def test_headers_come_back_as_they_were(tmp_path: Path) -> None:
 
     cache.write_headers({"1.4": header, "1.5": Unusable(Reason.SEGMENT_MISSING, "none")})
 
-    headers = cache.read_headers()
+    headers = cache.read_headers(["a", "b"])
     assert headers["1.4"] == header
     assert isinstance(headers["1.5"], Unusable)
     assert headers["1.5"].reason is Reason.SEGMENT_MISSING
+
+
+def test_what_people_call_segments_is_not_kept(tmp_path: Path) -> None:
+    doe = Segment(number=2, label="doe john lesion", kind=("1", "SCT"))
+    header = LabelHeader(
+        source="SEG", series=("1.2",), segments=(Segment(number=1, label="liver"), doe)
+    )
+    cache = ExampleCache(tmp_path)
+
+    cache.write_headers({"1.4": header})
+    cache.write_headers({**cache.read_headers(), "1.5": header})  # nor forgotten by who asks less
+
+    assert b"doe" not in (tmp_path / "labels.json").read_bytes()
+    read = cache.read_headers(["liver"])["1.4"]
+    assert isinstance(read, LabelHeader)
+    assert read.segments == (header.segments[0], replace(doe, label=""))
+
+
+def test_a_label_object_that_was_of_no_use_is_looked_at_again_tomorrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ExampleCache(tmp_path)
+    cache.write_headers({"1.5": Unusable(Reason.LABELS_UNDECODABLE, "a damaged one")})
+    assert set(cache.read_headers()) == {"1.5"}
+
+    tomorrow = time.time() + 86401
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    assert cache.read_headers() == {}
 
 
 def _write_forever(folder: Path, value: float) -> None:

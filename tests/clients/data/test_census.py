@@ -1,14 +1,20 @@
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.tag import Tag
 
 from clients.data.census import Census, find_labelled_series
 from clients.data.quarantine import Reason
 from federation.config import DataLimits, DataTable
+from federation.errors import PacsError
 from federation.pacs import Gateway
+from federation.pacs.attributes import UIDS
+from federation.pacs.gateway import Level
 from federation.samples.phantom import phantom_cases
 from tests.clients.data.conftest import SEGMENTS, WANTED, WrittenCase, edit, table, write
 
@@ -220,6 +226,15 @@ def test_segs_that_share_a_structure_are_ambiguous(
     assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.SEVERAL_LABELS]
 
 
+def test_a_seg_that_draws_one_structure_again_is_ambiguous(
+    gateway: Gateway, data: DataTable, written: WrittenCase
+) -> None:
+    inner, _ = SEGMENTS
+    gateway.store([*written.series, written.seg, another_seg(written, only(inner))])
+
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == [Reason.SEVERAL_LABELS]
+
+
 def proposed(dataset: Dataset) -> None:
     """As a version of ours writes it."""
     for segment in dataset.SegmentSequence:
@@ -242,6 +257,28 @@ def test_what_a_network_of_ours_proposed_is_no_label_until_it_is_accepted(
     accepted = another_seg(written, accept)
     gateway.store([accepted])
     assert instances(find_labelled_series(gateway, data, WANTED)) == [[dcmread_uid(accepted)]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_label"),
+    [(None, False), ("", False), ("Automatic", False), ("MODEL", False), ("manual", True)],
+)
+def test_only_who_says_so_has_looked_at_a_prediction(
+    gateway: Gateway, data: DataTable, written: WrittenCase, kind: str | None, *, is_label: bool
+) -> None:
+    def said(dataset: Dataset) -> None:
+        proposed(dataset)
+        for segment in dataset.SegmentSequence:
+            del segment.SegmentAlgorithmType
+            if kind is not None:
+                element = DataElement(Tag("SegmentAlgorithmType"), "CS", kind, validation_mode=0)
+                segment.add(element)
+
+    edit(written.seg, said)
+    gateway.store([*written.series, written.seg])
+
+    expected = [] if is_label else [Reason.PREDICTION]
+    assert reasons(find_labelled_series(gateway, data, WANTED)) == expected
 
 
 def test_a_prediction_beside_a_label_does_not_disturb(
@@ -292,6 +329,99 @@ def test_what_the_archive_does_not_answer_an_image_does(
     assert (len(census.labelled), census.quarantined) == (int(is_left), ())
     excluded = data.model_copy(update={"exclude": ({"SliceThickness": wanted},)})
     assert len(find_labelled_series(gateway, excluded, WANTED).labelled) == int(not is_left)
+
+
+@pytest.mark.parametrize("query", [{"ProtocolName": "T1*"}, {"MagneticFieldStrength": "3"}])
+def test_a_key_that_not_even_the_image_answers_is_no_match(
+    gateway: Gateway, data: DataTable, written: WrittenCase, query: dict[str, str]
+) -> None:
+    gateway.store([*written.series, written.seg])
+    assert all(key not in pydicom.dcmread(written.series[0]) for key in query)
+
+    asked = data.model_copy(update={"query": {**data.query, **query}})
+
+    assert find_labelled_series(gateway, asked, WANTED) == Census(labelled=(), quarantined=())
+
+
+def test_a_study_s_key_that_the_archive_does_not_answer_is_asked_of_an_image(
+    gateway: Gateway, data: DataTable, written: WrittenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(written.series, AccessionNumber="A1")
+    gateway.store([*written.series, written.seg])
+    find = type(gateway).find
+
+    def silent(self: Gateway, level: Level, keys: Mapping[str, str]) -> list[Dataset]:
+        left = ("AccessionNumber", "ModalitiesInStudy")
+        return find(self, level, {key: keys[key] for key in keys if key not in left})
+
+    monkeypatch.setattr(type(gateway), "find", silent)
+    for keys, is_met in (
+        ({"AccessionNumber": "A1"}, True),
+        ({"AccessionNumber": "A2"}, False),
+        ({"ModalitiesInStudy": "SEG"}, True),
+        ({"ModalitiesInStudy": "CT"}, False),
+    ):
+        asked = data.model_copy(update={"query": {**data.query, **keys}})
+        assert len(find_labelled_series(gateway, asked, WANTED).labelled) == int(is_met)
+
+
+def test_a_series_whose_image_does_not_come_is_not_taken(
+    gateway: Gateway, data: DataTable, written: WrittenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.store([*written.series, written.seg])
+    excluding = data.model_copy(update={"exclude": ({"SliceThickness": "1"},)})
+
+    def refused(*_: object, **__: object) -> list[Path]:
+        raise PacsError("no")
+
+    monkeypatch.setattr(type(gateway), "fetch", refused)
+
+    census = find_labelled_series(gateway, excluding, WANTED)
+
+    assert (census.labelled, reasons(census)) == ((), [Reason.NOT_RETRIEVED])
+
+
+@pytest.mark.parametrize("level", ["STUDY", "SERIES", "IMAGE"])
+def test_what_has_no_uid_is_left_out_and_the_rest_goes_on(
+    gateway: Gateway,
+    data: DataTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    level: Level,
+) -> None:
+    """As Orthanc takes and answers it."""
+    cases = [write(case, tmp_path / case.name) for case in phantom_cases("A", 2, 0)]
+    for case in cases:
+        gateway.store([*case.series, case.seg])
+    first = pydicom.dcmread(cases[0].series[0]).StudyInstanceUID
+    find = type(gateway).find
+
+    def odd(self: Gateway, at: Level, keys: Mapping[str, str]) -> list[Dataset]:
+        rows = find(self, at, keys)
+        for row in rows:
+            if at == level and first in (row.get("StudyInstanceUID"), keys["StudyInstanceUID"]):
+                tag = Tag(UIDS[level])
+                value = b"1.2.MUELLER^" + str(row.get("Modality")).encode()
+                row[tag] = RawDataElement(tag, "UI", len(value), value, 0, False, True)
+        return rows
+
+    monkeypatch.setattr(type(gateway), "find", odd)
+
+    census = find_labelled_series(gateway, data, WANTED)
+
+    others = [one for one in census.labelled if one.study != first]
+    assert len(others) == 1
+    assert set(reasons(census)) == {Reason.NOT_RETRIEVED}
+    assert "MUELLER" not in repr(census)
+
+
+def test_the_images_uids_are_known(gateway: Gateway, data: DataTable, written: WrittenCase) -> None:
+    gateway.store([*written.series, written.seg])
+    uids = sorted(dcmread_uid(path) for path in written.series)
+
+    (found,) = find_labelled_series(gateway, data, WANTED).labelled
+
+    assert found.image_digest == hashlib.sha256("\n".join(uids).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("limits", [{"least_instances": 40}, {"most_instances": 20}])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import BasicTextSRStorage, EnhancedSRStorage, ExtensibleSRStorage
 
 from clients.data import Reason, load_examples
@@ -346,3 +346,170 @@ def test_labels_for_another_task_are_refused(gateway: Gateway, tmp_path: Path) -
     drawn = site(tmp_path, LabelSource(source=("SR",)))
     with pytest.raises(ConfigError, match=r'needs labels.source = "SEG" or "RTSTRUCT"'):
         load_examples(gateway, drawn, LINE, VOLUMES, [MASS])
+
+
+# --- what a report says, and of which series ----------------------------------------------
+
+
+def coded(code: str, scheme: str = "DCM", meaning: str = "for a test") -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, meaning
+    return item
+
+
+def content(kind: str, name: Dataset, *below: Dataset, **values: object) -> Dataset:
+    """A content item with these below it."""
+    item = Dataset()
+    item.RelationshipType, item.ValueType = "CONTAINS", kind
+    item.ConceptNameCodeSequence = [name]
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    if below:
+        item.ContentSequence = list(below)
+    return item
+
+
+def mass(*below: Dataset, name: Dataset | None = None) -> Dataset:
+    value = coded("4147007", "SCT", "Mass")
+    return content("CODE", name or coded("121071"), *below, ConceptCodeSequence=[value])
+
+
+def shows(path: Path) -> Dataset:
+    """An IMAGE item."""
+    image, reference = dcmread(path), Dataset()
+    reference.ReferencedSOPClassUID = image.SOPClassUID
+    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    return content("IMAGE", coded("121112"), ReferencedSOPSequence=[reference])
+
+
+def report_of(images: Sequence[Path], *items: Dataset) -> Path:
+    """A report on these images that holds, besides who wrote it, these items and nothing else."""
+    path = classified.write_report(images, classified.BLOB)
+
+    def change(document: Dataset) -> None:
+        document.ContentSequence = list(items)
+
+    edit(path, change)
+    return path
+
+
+@pytest.fixture
+def two(gateway: Gateway, tmp_path: Path) -> list[Path]:
+    """An image of each of two series of one study, both in the archive."""
+    study, patient = classified.uid("one", "study"), classified.patient("one")
+
+    def as_of_one(image: Dataset) -> None:
+        image.StudyInstanceUID, image.PatientID = study, patient
+
+    found = []
+    for name in ("one", "two"):
+        (path,) = classified.write_series(tmp_path, name, has_blob=True, seed=1, slices=1)
+        edit(path, as_of_one)
+        found.append(path)
+    gateway.store(found)
+    return found
+
+
+def said_of(gateway: Gateway, folder: Path, report: Path) -> dict[str, int | Reason]:
+    """Of each of the two series its class, or why it has none."""
+    gateway.store([report])
+    names = {classified.uid(name, "series"): name for name in ("one", "two")}
+    found = census(gateway, table(folder, LabelSource(source=("SR",), map={"normal": 0})))
+    classes = {names[one.image_series]: one.image_class for one in found.labelled}
+    return classes | {names[one.series]: one.reason for one in found.quarantined}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [coded(code) for code in ("121109", "121060", "121062", "121064", "121065", "121069", "111401")]
+    + [coded(code, "LN") for code in ("55111-9", "55114-3", "18785-6", "11329-0", "18834-2")],
+    ids=lambda name: str(name.CodeValue),
+)
+@pytest.mark.parametrize("is_section", [False, True], ids=["item", "section"])
+def test_why_somebody_was_examined_is_no_finding(
+    images: list[Path], name: Dataset, is_section: bool
+) -> None:
+    reason = content("CONTAINER", name, content("TEXT", coded("1"), mass(), TextValue="Mass"))
+    seen = content("TEXT", coded("121071"), TextValue="no abnormality seen")
+    report = report_of(images, seen, reason if is_section else mass(name=name))
+
+    said = read_header(report).segments
+
+    assert [segment.label for segment in said] == ["no abnormality seen"]
+
+
+def test_an_indication_gives_no_class(gateway: Gateway, two: list[Path], tmp_path: Path) -> None:
+    report = report_of(two, mass(name=coded("121109")))
+
+    assert said_of(gateway, tmp_path, report) == dict.fromkeys(["one", "two"], Reason.NO_LABELS)
+
+
+def test_a_finding_without_images_is_of_all_series_of_the_evidence(
+    gateway: Gateway, two: list[Path], tmp_path: Path
+) -> None:
+    assert said_of(gateway, tmp_path, report_of(two, mass())) == {"one": 1, "two": 1}
+
+
+@pytest.mark.parametrize("way", ["child", "sibling", "coordinates", "reference", "series"])
+def test_a_finding_on_an_image_is_of_its_series_alone(
+    gateway: Gateway, two: list[Path], tmp_path: Path, way: str
+) -> None:
+    image, by_reference = shows(two[1]), Dataset()
+    by_reference.RelationshipType = "INFERRED FROM"
+    by_reference.ReferencedContentItemIdentifier = [1, 3, 1]
+    series = content("UIDREF", coded("121232"), UID=classified.uid("two", "series"))
+    measured = content("NUM", coded("1"), mass())
+    items = {
+        "child": [mass(image)],
+        "sibling": [content("CONTAINER", coded("125007"), image, measured)],
+        "coordinates": [mass(content("SCOORD", coded("111030"), image, GraphicType="POINT"))],
+        "reference": [mass(by_reference), content("CONTAINER", coded("111028"), image)],
+        "series": [mass(series)],
+    }
+    of_all = content("TEXT", coded("121058"), TextValue="CT of the chest")
+    report = report_of(two, of_all, *items[way])
+
+    assert said_of(gateway, tmp_path, report) == {"one": Reason.NO_LABELS, "two": 1}
+
+
+def test_the_nearest_images_decide(gateway: Gateway, two: list[Path], tmp_path: Path) -> None:
+    group = content("CONTAINER", coded("125007"), shows(two[1]), mass(shows(two[0])))
+
+    assert said_of(gateway, tmp_path, report_of(two, group)) == {"one": 1, "two": Reason.NO_LABELS}
+
+
+def test_a_finding_on_images_of_another_study_is_none(
+    gateway: Gateway, two: list[Path], tmp_path: Path
+) -> None:
+    (before,) = classified.write_series(tmp_path, "before", has_blob=True, seed=1, slices=1)
+    report = report_of(two, mass(shows(before)))
+
+    assert said_of(gateway, tmp_path, report) == dict.fromkeys(["one", "two"], Reason.NO_LABELS)
+
+
+def test_the_same_of_each_series_is_of_both(
+    gateway: Gateway, two: list[Path], tmp_path: Path
+) -> None:
+    groups = [
+        content(
+            "CONTAINER",
+            coded("125007"),
+            content("TEXT", coded("112039"), TextValue=f"lesion {number}"),
+            mass(shows(path)),
+        )
+        for number, path in enumerate(two)
+    ]
+
+    assert said_of(gateway, tmp_path, report_of(two, *groups)) == {"one": 1, "two": 1}
+
+
+def test_a_report_that_tells_its_series_apart_labels_none(
+    gateway: Gateway, two: list[Path], tmp_path: Path
+) -> None:
+    normal = content("CODE", coded("121071"), shows(two[1]),
+                     ConceptCodeSequence=[coded("17621005", "SCT", "Normal")])  # fmt: skip
+    report = report_of(two, mass(shows(two[0])), normal)
+
+    assert said_of(gateway, tmp_path, report) == dict.fromkeys(
+        ["one", "two"], Reason.LABELS_UNSUPPORTED
+    )

@@ -159,7 +159,7 @@ def test_lossy_jpeg_2000_is_decoded(name: str, row: int, columns: slice, values:
 def test_jpeg_ls_uses_the_whole_range_of_its_bits(bits: str) -> None:
     dataset = pydicom.dcmread(file(f"JPEGLSNearLossless_{bits}"))
 
-    values = read_pixels(dataset, 0, dataset)
+    values = read_pixels(dataset, 0, dataset, is_projection=False)
 
     assert (values.min(), values.max()) == (0, 2 ** int(bits) - 1)
 

@@ -10,7 +10,11 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import PositronEmissionTomographyImageStorage, generate_uid
+from pydicom.uid import (
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
 
 from clients.data.labels import Wanted, read_labels
 from clients.data.quarantine import Reason, Unusable
@@ -81,6 +85,28 @@ def test_an_enhanced_ct_is_what_its_slices_are(tmp_path: Path, compress: str) ->
 
     assert np.array_equal(volume.voxels, before.voxels)
     assert np.allclose(volume.affine, before.affine, atol=1e-9)
+
+
+def test_a_multi_frame_secondary_capture_has_its_rescale_at_the_top(tmp_path: Path) -> None:
+    """Multi-frame Grayscale Word SC, with planes for each frame (PS3.3 Section C.8.6.3)."""
+    paths = images("01-ct-liver-seg")
+    path = enhanced(paths, highdicom.legacy.LegacyConvertedEnhancedCTImage, tmp_path / "sc.dcm")
+
+    def to_the_top(dataset: Dataset) -> None:
+        dataset.SOPClassUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = "2", "-1024", "HU"
+        groups = dataset.PerFrameFunctionalGroupsSequence
+        for one in (*groups, dataset.SharedFunctionalGroupsSequence[0]):
+            one.pop("PixelValueTransformationSequence", None)
+
+    edit(path, to_the_top)
+
+    volume = read_volume([path])
+
+    stored = pydicom.dcmread(path).pixel_array
+    assert sorted(volume.voxels.sum(axis=(1, 2))) == pytest.approx(
+        sorted((stored.astype(np.float32) * 2 - 1024).sum(axis=(1, 2)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,13 +236,8 @@ def test_a_projection_is_labelled_pixel_by_pixel(written: WrittenCase, tmp_path:
     pixels = np.zeros(volume.voxels.shape, np.uint8)
     pixels[0, 10:20, 30:60] = 1
     pixels[0, 40:50, 30:60] = 2
-    seg = pydicom.dcmread(written.seg)
-    seg.PerFrameFunctionalGroupsSequence = [group(number) for number in (1, 2)]
-    seg.Rows, seg.Columns, seg.NumberOfFrames = *pixels.shape[1:], 2
-    del seg.FrameOfReferenceUID
-    frames = np.stack([pixels[0] == number for number in (1, 2)])
-    seg.PixelData = np.packbits(frames.ravel(), bitorder="little").tobytes()
-    seg.save_as(tmp_path / "seg.dcm")
+    frames = [(number, pixels[0] == number, "") for number in (1, 2)]
+    projection_seg(written.seg, frames, [pydicom.dcmread(path)]).save_as(tmp_path / "seg.dcm")
 
     assert np.array_equal(read_labels([tmp_path / "seg.dcm"], volume, WANTED), pixels)
     with pytest.raises(Unusable) as refused:
@@ -224,8 +245,62 @@ def test_a_projection_is_labelled_pixel_by_pixel(written: WrittenCase, tmp_path:
     assert refused.value.reason is Reason.LABELS_OFF_GRID
 
 
-def group(number: int) -> Dataset:
+def test_a_frame_is_drawn_on_the_projection_that_it_names(
+    written: WrittenCase, tmp_path: Path
+) -> None:
+    """One SEG of two views of the same size, as PA and lateral."""
+    views = [
+        pydicom.dcmread(shared_data("interop/05-mr-ct-plain") / "dx_image.dcm") for _ in range(2)
+    ]
+    for number, view in enumerate(views):
+        view.SOPInstanceUID, view.SeriesInstanceUID = generate_uid(), generate_uid()
+        view.file_meta.MediaStorageSOPInstanceUID = view.SOPInstanceUID
+        view.save_as(tmp_path / f"{number}.dcm")
+    drawn = np.zeros((3, views[0].Rows, views[0].Columns), bool)
+    drawn[0, 10:20], drawn[1, 40:50], drawn[2, 60:70] = True, True, True
+    named = [str(views[number].SOPInstanceUID) for number in (0, 0, 1)]
+    path = tmp_path / "seg.dcm"
+
+    frames = list(zip((1, 2, 1), drawn, named, strict=True))
+    projection_seg(written.seg, frames, views).save_as(path)
+    volumes = [read_volume([tmp_path / f"{number}.dcm"]) for number in (0, 1)]
+    labels = [read_labels([path], volume, WANTED)[0] for volume in volumes]
+
+    assert np.array_equal(labels[0], drawn[0] + 2 * drawn[1].astype(np.uint8))
+    assert np.array_equal(labels[1], drawn[2])
+    projection_seg(written.seg, [(1, drawn[0], "")], views).save_as(path)
+    with pytest.raises(Unusable, match="which projection") as refused:
+        read_labels([path], volumes[0], WANTED)
+    assert refused.value.reason is Reason.LABELS_OFF_GRID
+
+
+def projection_seg(
+    like: Path, frames: Sequence[tuple[int, NDArray[np.bool_], str]], views: Sequence[Dataset]
+) -> Dataset:
+    """A SEG that refers to projections: of each frame its segment, pixels, and what it names."""
+    seg = pydicom.dcmread(like)
+    seg.PerFrameFunctionalGroupsSequence = [_group(number, named) for number, _, named in frames]
+    pixels = np.stack([pixels for _, pixels, _ in frames])
+    seg.NumberOfFrames, seg.Rows, seg.Columns = pixels.shape
+    del seg.FrameOfReferenceUID
+    seg.ReferencedSeriesSequence = []
+    for view in views:
+        series, instance = Dataset(), Dataset()
+        instance.ReferencedSOPInstanceUID = view.SOPInstanceUID
+        series.SeriesInstanceUID = view.SeriesInstanceUID
+        series.ReferencedInstanceSequence = [instance]
+        seg.ReferencedSeriesSequence.append(series)
+    seg.PixelData = np.packbits(pixels.ravel(), bitorder="little").tobytes()
+    return seg
+
+
+def _group(number: int, named: str) -> Dataset:
     item, identified = Dataset(), Dataset()
     identified.ReferencedSegmentNumber = number
     item.SegmentIdentificationSequence = [identified]
+    if named:
+        derived, source = Dataset(), Dataset()
+        source.ReferencedSOPInstanceUID = named
+        derived.SourceImageSequence = [source]
+        item.DerivationImageSequence = [derived]
     return item

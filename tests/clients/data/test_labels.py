@@ -208,6 +208,54 @@ def test_a_seg_that_does_not_label_the_images_says_why(
     assert refused.value.reason is reason
 
 
+@pytest.mark.parametrize("says", ["spacing", "thickness", "one frame"])
+def test_a_seg_of_thicker_slices_is_refused(
+    written: WrittenCase, tmp_path: Path, says: str
+) -> None:
+    """Its frames lie on slices of the image, on every other: the rest would be background."""
+    kept = sorted_images(written)[::2]
+    for dataset in kept:
+        dataset.SliceThickness = dataset.SpacingBetweenSlices = "2"
+    path = tmp_path / "seg.dcm"
+    labels = np.ascontiguousarray(np.asarray(written.expected_labels)[::2])
+    if says == "one frame":
+        labels[np.arange(len(labels)) != len(labels) // 2] = 0
+    segmentation(kept, labels, "BINARY").save_as(path)
+    if says == "thickness":
+        edit(path, lambda ds: measures(ds).pop("SpacingBetweenSlices"))
+
+    with pytest.raises(Unusable, match="farther apart") as refused:
+        read_labels([path], read_volume(written.series), WANTED)
+    assert refused.value.reason is Reason.LABELS_OFF_GRID
+
+
+@pytest.mark.parametrize("says", ["1", "0.9", "1.009", None])
+def test_a_seg_with_few_frames_is_taken(
+    written: WrittenCase, tmp_path: Path, says: str | None
+) -> None:
+    """Empty frames are left out, so that those there are far apart."""
+    labels = np.asarray(written.expected_labels).copy()
+    labels[[number for number in range(len(labels)) if number % 5]] = 0
+    path = tmp_path / "seg.dcm"
+    segmentation(sorted_images(written), labels, "BINARY").save_as(path)
+    assert len(pydicom.dcmread(path).PerFrameFunctionalGroupsSequence) < 12
+    edit(path, lambda ds: setattr(measures(ds), "SpacingBetweenSlices", says))
+
+    assert np.array_equal(read_labels([path], read_volume(written.series), WANTED), labels)
+
+
+def sorted_images(case: WrittenCase) -> list[Dataset]:
+    order = read_volume(case.series).instances
+    return sorted(
+        map(pydicom.dcmread, case.series), key=lambda ds: order.index(str(ds.SOPInstanceUID))
+    )
+
+
+def measures(seg: Dataset) -> Dataset:
+    item: Dataset = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    return item
+
+
 def test_labels_a_hair_off_the_grid_are_taken(written: WrittenCase) -> None:
     """Toolkits round positions to a Decimal String's 16 characters, or to float32."""
     edit(written.seg, shift(0.01))

@@ -11,7 +11,9 @@ from clients.data.preprocessing import (
     preprocess_image,
     preprocess_labels,
     spacing_after,
+    whole_image,
 )
+from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import Volume
 from federation.iodeep.architecture import Preprocessing
 
@@ -45,6 +47,52 @@ def test_only_rows_and_columns_of_slices_are_resampled(volume: Volume) -> None:
     image = preprocess_image(volume, coarse)
     labels = preprocess_labels((volume.voxels > 100).astype(np.uint8), volume, coarse)
     assert image.shape == labels.shape == (1, 6, 10, 15)
+
+
+@pytest.mark.parametrize("degrees", [0, 10, -10, 30])
+def test_slices_across_an_oblique_series_are_as_far_apart_as_its_pixels(degrees: float) -> None:
+    """Sagittal, slices 10 mm apart, tilted: axial ones come of its rows, 1 mm apart."""
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    affine = np.eye(4)
+    affine[:3, 0] = 10 * cosine, 0, -10 * sine
+    affine[:3, 1] = -sine, 0, -cosine
+    affine[:3, 2] = 0, -1, 0
+    voxels = np.zeros((4, 50, 30), np.float32)
+    tilted = Volume(voxels=voxels, affine=affine, instances=("1.2",) * 4, frame_of_reference="1")
+    taken = Preprocessing(orientation="SPR", spacing_mm=(1, 1), intensity="none", size=(30, 32))
+
+    assert preprocess_image(tilted, taken).shape == (1, 50, 30, 32)
+    assert spacing_after(tilted, taken) == pytest.approx((1, 1, 1))
+
+
+@pytest.mark.parametrize("across_mm", [1e3, 1e8, 1e100])
+def test_no_memory_is_taken_for_what_would_not_fit(volume: Volume, across_mm: float) -> None:
+    far = replace(volume, affine=volume.affine * [across_mm, across_mm, across_mm, 1])
+    taken = Preprocessing(orientation="SPL", spacing_mm=(1, 1, 1), size=SHAPE)
+    labels = np.ones(SHAPE, np.uint8)
+    for take in (
+        lambda: preprocess_image(far, taken),
+        lambda: whole_image(far, taken),
+        lambda: preprocess_labels(labels, far, taken),
+        lambda: part_cut_off(labels, far, taken),
+    ):
+        with pytest.raises(Unusable) as refused:
+            take()
+        assert refused.value.reason is Reason.IMAGE_UNSUPPORTED
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, np.linalg.LinAlgError])
+def test_what_monai_cannot_do_leaves_one_study_out(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("monai.transforms.spatial.array.Spacing.__call__", fail)
+    taken = Preprocessing(orientation="SPL", spacing_mm=(5, 1, 1), size=SHAPE)
+    with pytest.raises(Unusable, match="cannot be brought onto") as refused:
+        preprocess_image(volume, taken)
+    assert refused.value.reason is Reason.IMAGE_UNSUPPORTED
 
 
 def test_a_projection_keeps_its_rows_and_columns(volume: Volume) -> None:

@@ -56,8 +56,18 @@ def test_a_patient_is_named_by_any_of_their_ids() -> None:
     rule = split(0.0, ("P00003",))
     assert part_of(("A7", "P00003"), rule, KEY) is Part.TEST
     assert part_of(("A7", "P00004"), rule, KEY) is Part.TRAIN
-    several = {ids: part_of(ids, split(0.3, 0.3), KEY) for ids in (("P1",), ("P1", "P2"))}
-    assert several["P1",] is several["P1", "P2"]  # the first decides
+
+
+def test_of_several_ids_one_decides_and_favours_no_part() -> None:
+    rule = split(0.2, 0.2)
+    pairs = list(zip(PATIENTS[::2], PATIENTS[1::2], strict=True))
+    seen = [part_of(pair, rule, KEY) for pair in pairs]
+
+    assert seen == [part_of(pair[::-1], rule, KEY) for pair in pairs]
+    for pair, part in zip(pairs, seen, strict=True):
+        assert part in {part_of((one,), rule, KEY) for one in pair}
+    for part in (Part.VALIDATION, Part.TEST):
+        assert seen.count(part) / len(seen) == pytest.approx(0.2, abs=0.03)
 
 
 def test_a_fraction_of_nothing_gives_no_patient() -> None:

@@ -1,5 +1,7 @@
 """Labels out of RT Structure Sets, by geometry that is computed here in another way."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,76 @@ def test_apart_contours_of_one_slice_are_both_there(volume: Volume, tmp_path: Pa
     assert [int(labels[level].sum()) for level in (3, 4, 5, 6)] == [0, 5, 4, 0]
 
 
+def test_a_contour_that_is_there_twice_is_no_hole(volume: Volume, tmp_path: Path) -> None:
+    contours = {"a": [(4, square(9.5, 14.5))] * 2 + [(5, square(9.5, 14.5))]}
+    labels = drawn(volume, structure_set(volume, contours, tmp_path / "rt.dcm"), {"a": 1})
+    assert [int(labels[level].sum()) for level in (4, 5)] == [25, 25]
+
+
+@pytest.mark.parametrize("own_frame", [False, True])
+def test_a_contour_lies_on_the_image_that_it_names(
+    volume: Volume, tmp_path: Path, own_frame: bool
+) -> None:
+    path = structure_set(volume, {"a": [(4, square(9.5, 14.5))]}, tmp_path / "rt.dcm")
+    if own_frame:
+        edit(path, of_another_frame)
+    edit(path, naming(volume.instances[12]))
+    with pytest.raises(Unusable, match="another image") as refused:
+        drawn(volume, path, {"a": 1})
+    assert refused.value.reason is Reason.LABELS_OFF_GRID
+
+    edit(path, naming(volume.instances[4]))
+    assert drawn(volume, path, {"a": 1})[4].sum() == 25
+
+
+def test_of_an_enhanced_image_no_slice_is_named(volume: Volume, tmp_path: Path) -> None:
+    enhanced = replace(volume, instances=("1.2.3",) * len(volume.instances))
+    path = structure_set(volume, {"a": [(4, square(9.5, 14.5))]}, tmp_path / "rt.dcm")
+    edit(path, naming("1.2.3"))
+    assert drawn(enhanced, path, {"a": 1})[4].sum() == 25
+
+
+def of_another_frame(dataset: Dataset) -> None:
+    dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3.4"
+
+
+def naming(instance: str) -> Callable[[Dataset], None]:
+    """The first contour names this image."""
+
+    def change(dataset: Dataset) -> None:
+        image = Dataset()
+        image.ReferencedSOPInstanceUID = instance
+        dataset.ROIContourSequence[0].ContourSequence[0].ContourImageSequence = [image]
+
+    return change
+
+
+@pytest.mark.parametrize("far", [8e3, -8e3, 1e6])
+def test_no_memory_is_taken_for_what_leaves_the_image(
+    volume: Volume, tmp_path: Path, far: float
+) -> None:
+    """Three points, and between them more voxels than there is memory for."""
+    contours: dict[str, list[tuple[float, Points]]] = {
+        "a": [(4, [(9.5, 9.5), (9.5, far), (far, 9.5)])]
+    }
+    path = structure_set(volume, contours, tmp_path / "rt.dcm")
+    with pytest.raises(Unusable, match="leave the image") as refused:
+        drawn(volume, path, {"a": 1})
+    assert refused.value.reason is Reason.LABELS_OFF_GRID
+
+
+def test_a_contour_may_reach_the_image_s_edge(volume: Volume, tmp_path: Path) -> None:
+    path = structure_set(volume, {"a": [(0, square(-0.9, 3.5))]}, tmp_path / "rt.dcm")
+    assert drawn(volume, path, {"a": 1})[0].sum() == 16
+
+
+def test_a_message_repeats_nothing_of_the_file(volume: Volume, tmp_path: Path) -> None:
+    path = structure_set(volume, {"a": [(4, square(1, 3))]}, tmp_path / "rt.dcm", kind="DOE JOHN")
+    with pytest.raises(Unusable, match="none of CLOSEDPLANAR_XOR, CLOSED_PLANAR") as refused:
+        drawn(volume, path, {"a": 1})
+    assert "DOE" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("contours", "kind", "reason"),
     [
@@ -179,22 +251,12 @@ def test_contours_in_a_frame_of_reference_of_nobody_are_refused(
 ) -> None:
     """Only the images that they name would say that they lie there all the same."""
     path = structure_set(volume, {"a": [(4, square(1.5, 3.5))]}, tmp_path / "rt.dcm")
-    edit(
-        path,
-        lambda ds: setattr(
-            ds.StructureSetROISequence[0], "ReferencedFrameOfReferenceUID", "1.2.3.4"
-        ),
-    )
+    edit(path, of_another_frame)
     with pytest.raises(Unusable) as refused:
         drawn(volume, path, {"a": 1})
     assert refused.value.reason is Reason.LABELS_OFF_GRID
 
-    def name_an_image(dataset: Dataset) -> None:
-        image = Dataset()
-        image.ReferencedSOPInstanceUID = volume.instances[4]
-        dataset.ROIContourSequence[0].ContourSequence[0].ContourImageSequence = [image]
-
-    edit(path, name_an_image)
+    edit(path, naming(volume.instances[4]))
     assert drawn(volume, path, {"a": 1})[4, 2:4, 2:4].all()
 
 

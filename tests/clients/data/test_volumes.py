@@ -13,6 +13,7 @@ from clients.data.quarantine import Reason, Unusable
 from clients.data.volumes import LPS_TO_RAS, read_volume
 from federation.samples.dicom import slices
 from federation.samples.phantom import phantom_cases
+from tests.classified import write_series
 from tests.clients.data.conftest import WrittenCase, edit, write
 from tests.peers import shared_data
 
@@ -86,6 +87,9 @@ def without(*keywords: str) -> Callable[[Dataset], None]:
         (setting(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), Reason.SLICES_IRREGULAR),
         (setting(PixelSpacing=[1, 1.2]), Reason.SLICES_IRREGULAR),
         (setting(Rows=16, PixelData=bytes(16 * 40 * 2)), Reason.SLICES_IRREGULAR),
+        (setting(FrameOfReferenceUID="1.2.3.4"), Reason.SLICES_IRREGULAR),
+        (setting(PixelSpacing=[0, 1]), Reason.IMAGE_UNSUPPORTED),
+        (setting(PixelSpacing=[1, -1]), Reason.IMAGE_UNSUPPORTED),
         (without("ImagePositionPatient"), Reason.IMAGE_UNSUPPORTED),
         (setting(NumberOfFrames=2), Reason.IMAGE_UNSUPPORTED),
         (setting(SamplesPerPixel=3), Reason.IMAGE_UNSUPPORTED),
@@ -136,6 +140,85 @@ def test_two_series_in_one_are_refused(written: WrittenCase) -> None:
     assert refused.value.reason is Reason.SLICES_REPEATED
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M"]}, {"ImageType": ["ORIGINAL", "PRIMARY", "P"]},
+         "Image Type"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]},
+         {"ImageType": ["ORIGINAL", "PRIMARY", "M", "FFE"]}, "Image Type"),
+        ({"EchoTime": "10"}, {"EchoTime": "30"}, "Echo Time"),
+        ({"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}, "temporal position"),
+    ],
+)  # fmt: skip
+def test_interleaved_acquisitions_are_refused(
+    written: WrittenCase, first: dict[str, object], second: dict[str, object], said: str
+) -> None:
+    """Each has places of its own, so they would look like one series of thinner slices."""
+    for number, path in enumerate(sorted(written.series, key=_height)):
+        edit(path, setting(**(second if number % 2 else first)))
+
+    with pytest.raises(Unusable, match=said) as refused:
+        read_volume(written.series)
+    assert refused.value.reason is Reason.SLICES_REPEATED
+
+
+def test_slices_of_one_acquisition_may_say_it_in_other_words(written: WrittenCase) -> None:
+    """An echo time that was rounded; an image that was derived; one that does not say."""
+    for number, path in enumerate(written.series):
+        kind = "DERIVED" if number % 2 else "ORIGINAL"
+        echo = "10" if number % 2 else "10.04"
+        edit(path, setting(ImageType=[kind, "PRIMARY", "M", "ND"], EchoTime=echo))
+    edit(written.series[3], setting(ImageType=None, EchoTime=None))
+    edit(written.series[4], setting(ImageType="ORIGINAL"))
+    edit(written.series[5], setting(ImageType=["ORIGINAL", "PRIMARY", "M"]))
+
+    assert np.array_equal(read_volume(written.series).voxels, written.expected_voxels)
+
+
+def test_echoes_that_an_enhanced_object_interleaves_are_refused(
+    written: WrittenCase, tmp_path: Path
+) -> None:
+    path = tmp_path / "enhanced.dcm"
+    highdicom.legacy.LegacyConvertedEnhancedMRImage(
+        [pydicom.dcmread(path) for path in written.series],
+        series_instance_uid=pydicom.uid.generate_uid(),
+        series_number=2,
+        sop_instance_uid=pydicom.uid.generate_uid(),
+        instance_number=1,
+    ).save_as(path)
+
+    def two_echoes(dataset: Dataset) -> None:
+        for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+            item = Dataset()
+            item.EffectiveEchoTime = 10.0 + 20 * (number % 2)
+            group.MREchoSequence = [item]
+
+    edit(path, two_echoes)
+    with pytest.raises(Unusable, match="Echo Time") as refused:
+        read_volume([path])
+    assert refused.value.reason is Reason.SLICES_REPEATED
+
+
+def test_no_memory_is_taken_for_what_a_small_file_says_it_is(written: WrittenCase) -> None:
+    for path in written.series:
+        edit(path, setting(Rows=65535, Columns=65535))
+
+    with pytest.raises(Unusable, match="36 x 65535 x 65535 voxels") as refused:
+        read_volume(written.series)
+    assert refused.value.reason is Reason.IMAGE_UNSUPPORTED
+
+
+@pytest.mark.parametrize("spacing", [["0", "0"], ["-1", "1"]])
+def test_a_projection_has_a_size(tmp_path: Path, spacing: list[str]) -> None:
+    (path,) = write_series(tmp_path, "one", has_blob=True, seed=1, slices=1, modality="CR")
+    edit(path, setting(ImagerPixelSpacing=spacing))
+
+    with pytest.raises(Unusable, match="ImagerPixelSpacing") as refused:
+        read_volume([path])
+    assert refused.value.reason is Reason.IMAGE_UNSUPPORTED
+
+
 def test_an_enhanced_object_is_the_same_volume(written: WrittenCase, tmp_path: Path) -> None:
     """Another maker's: highdicom turns the series into one multi-frame instance."""
     for number, path in enumerate(written.series):
@@ -157,14 +240,28 @@ def test_an_enhanced_object_is_the_same_volume(written: WrittenCase, tmp_path: P
     assert volume.frame_of_reference == before.frame_of_reference
 
 
-def test_white_for_nothing_is_turned_over(written: WrittenCase) -> None:
-    stored = pydicom.dcmread(written.series[3])
-    edit(written.series[3], setting(PhotometricInterpretation="MONOCHROME1"))
+@pytest.mark.parametrize(("slope", "signed"), [("1", 0), ("2.5", 0), ("1", 1)])
+def test_white_for_nothing_is_turned_over(tmp_path: Path, slope: str, signed: int) -> None:
+    path = tmp_path / "dx.dcm"
+    dataset = pydicom.dcmread(shared_data("interop/05-mr-ct-plain") / "dx_image.dcm")
+    dataset.PhotometricInterpretation, dataset.RescaleSlope = "MONOCHROME1", slope
+    dataset.PixelRepresentation = signed
+    dataset.save_as(path)
 
-    changed = read_volume(written.series).voxels[3]
+    (changed,) = read_volume([path]).voxels
 
-    turned = 2**stored.BitsStored - 1 - stored.pixel_array.astype(np.int64)
-    assert np.array_equal(changed, turned.astype(np.float32) * np.float32(stored.RescaleSlope))
+    stored = dataset.pixel_array.astype(np.int64)
+    turned = -1 - stored if signed else 2**dataset.BitsStored - 1 - stored
+    intercept = np.float32(dataset.get("RescaleIntercept", 0))
+    assert np.array_equal(changed, turned.astype(np.float32) * np.float32(slope) + intercept)
+
+
+def test_how_slices_are_shown_does_not_change_what_they_measure(written: WrittenCase) -> None:
+    before = read_volume(written.series).voxels
+    for path in written.series:
+        edit(path, setting(PhotometricInterpretation="MONOCHROME1"))
+
+    assert np.array_equal(read_volume(written.series).voxels, before)
 
 
 def test_a_modality_lut_gives_the_values(written: WrittenCase) -> None:

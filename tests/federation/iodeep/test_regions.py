@@ -10,7 +10,7 @@ from pydicom.sr.coding import Code
 
 from federation.iodeep.header import Stamp, instance_header
 from federation.iodeep.labels import Concept, Line, find_concept
-from federation.iodeep.regions import REGIONS, ancestors, body_part, is_part_of
+from federation.iodeep.regions import REGIONS, ancestors, body_part, steps_between
 from tests.federation.iodeep.records import version
 from tests.peers import peer
 
@@ -37,7 +37,7 @@ def test_terms_fit_the_attribute_and_occur_once() -> None:
 
 def test_all_is_part_of_the_body_without_cycles() -> None:
     for code in REGIONS:
-        above = [code, *ancestors(concept(code))]
+        above = [code, *ancestors(code)]
         assert len(set(above)) == len(above)
         assert above[-1] == "38266002"
 
@@ -79,9 +79,17 @@ def test_body_part_examined_is_the_nearest_term(word: str, term: str | None) -> 
 
 
 def test_a_part_lies_in_what_it_is_part_of_and_not_the_other_way_round() -> None:
-    hippocampus, brain, head, liver = map(find_concept, ("hippocampus", "brain", "head", "liver"))
-    assert is_part_of(hippocampus, brain)
-    assert is_part_of(hippocampus, head)
-    assert is_part_of(brain, brain)
-    assert not is_part_of(brain, hippocampus)
-    assert not is_part_of(hippocampus, liver)
+    names = ("hippocampus", "brain", "head", "liver")
+    hippocampus, brain, head, liver = (find_concept(name).value for name in names)
+    assert steps_between(hippocampus, brain) == 1
+    assert steps_between(hippocampus, head) == 2
+    assert steps_between(brain, brain) == 0
+    assert steps_between(brain, hippocampus) is None
+    assert steps_between(hippocampus, liver) is None
+
+
+@pytest.mark.parametrize("code", ["816094009", "51185008", "43799004"])
+def test_a_region_may_have_had_other_codes(code: str) -> None:
+    lung = find_concept("lung").value
+    assert steps_between(lung, code) == 1
+    assert body_part(Concept(value=code, meaning="Chest")) == "CHEST"

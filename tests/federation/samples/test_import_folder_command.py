@@ -22,6 +22,7 @@ from federation.samples import phantom_cases
 from federation.samples.importer import write_case
 from federation.samples.tree import files_below, import_tree
 from tests.peers import shared_data
+from tests.peers.orthanc import orthanc
 
 
 @pytest.fixture
@@ -213,6 +214,22 @@ def test_objects_that_others_wrote_are_stored_as_they_are(tmp_path: Path, addres
     for uid, dataset in expected.items():
         assert stored[uid] == dataset
         assert stored[uid].file_meta.TransferSyntaxUID == dataset.file_meta.TransferSyntaxUID
+
+
+def test_a_data_set_of_an_odd_length_does_not_end_the_import(tree: Path, tmp_path: Path) -> None:
+    """DCMTK's storescp and Orthanc end the association over one."""
+    whole = next((tree / "images" / "series one").iterdir()).read_bytes()
+    head, tag, pixels = whole.partition(b"\xe0\x7f\x10\x00OW\x00\x00")
+    length = len(pixels) - 4
+    (tree / "odd.dcm").write_bytes(
+        head + tag + (length + 1).to_bytes(4, "little") + pixels[4:] + b"\0"
+    )
+    with orthanc(tmp_path / "orthanc") as archive:
+        result = _import(tree, archive.dimse)
+        assert result.exit_code == 0
+        assert "passed over 3 files" in result.stdout
+        assert "bytes, and those of DICOM are even" in result.stdout
+        assert _count(archive.dimse) == 41
 
 
 def _import(folder: Path, address: str, *options: str) -> Result:

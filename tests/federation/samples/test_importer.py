@@ -1,8 +1,11 @@
 import csv
+import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from federation.errors import StorageError
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
@@ -11,9 +14,11 @@ from federation.samples import (
     Quarantined,
     Stored,
     import_cases,
+    importer,
     phantom_cases,
     read_manifest,
 )
+from federation.samples.case import Case
 from tests.federation.samples.conftest import write_manifest, write_nifti_case
 
 
@@ -101,3 +106,40 @@ def test_the_manifest_of_a_case_is_checked_only_when_its_turn_comes(nifti_folder
     write_manifest(nifti_folder, rows)
 
     assert len(read_manifest(nifti_folder)) == 2
+
+
+def test_whatever_a_case_raises_it_is_quarantined_and_the_others_are_stored(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pydicom does, for what it cannot encode: an OSError that is not the system's."""
+    bad, good = phantom_cases("A", 2, 0)
+    series_of = importer.image_series
+
+    def image_series(case: Case, *rest: Any) -> list[Dataset]:
+        series = series_of(case, *rest)
+        if case is bad:
+            series[0].Columns = 70_000
+        return series
+
+    monkeypatch.setattr("federation.samples.importer.image_series", image_series)
+    with pytest.warns(UserWarning, match="VR US must be between"):
+        first, second = import_cases([bad, good], gateway)
+
+    assert isinstance(first, Quarantined)
+    assert first.problem is Problem.UNEXPECTED
+    assert first.detail.startswith("making it DICOM raised ")
+    assert bad.patient_id not in first.detail
+    assert isinstance(second, Stored)
+    assert len(gateway.find("STUDY", {"StudyInstanceUID": ""})) == 1
+
+
+def test_a_full_disk_is_no_fault_of_a_case(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_bytes(path: Path, _: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+
+    with pytest.raises(OSError, match="No space left"):
+        list(import_cases(phantom_cases("A", 1, 0), gateway))

@@ -1,0 +1,5 @@
+"""What a network makes of a study, as DICOM beside the images: SEG, and volumes as SR."""
+
+from clients.inference.predictor import Predictor
+
+__all__ = ["Predictor"]

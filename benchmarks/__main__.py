@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import codec, epoch, federation, large, pacs, reading
+from benchmarks import alone, codec, epoch, federation, large, pacs, reading
 from benchmarks.table import Row, machine, page
 from federation.quiet import keep_libraries_quiet
 
@@ -28,6 +28,7 @@ def main() -> None:
         "pacs": pacs.rows,
         "reading": reading.rows,
         "epoch": epoch.rows,
+        "alone": alone.rows,
         "federation": lambda: federation.rows(options.data, options.rounds, options.turns),
     }
     if unknown := set(options.names) - benchmarks.keys():

@@ -119,6 +119,10 @@ def finetune(
         list[str] | None,
         typer.Argument(metavar="key=value …", help="Of \\[finetune], as layers=head."),
     ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="One that is not released to start from: BRANCH:ROUND, or a UID."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a network on the site's own cases, compare, and store it where it is better.
@@ -129,7 +133,7 @@ def finetune(
     from clients.finetuning.command import run_finetuning  # torch is slow to import
 
     site = read_site(document, [f"finetune.{override}" for override in overrides or ()])
-    run_finetuning(site, line, as_json=json)
+    run_finetuning(site, line, version, as_json=json)
 
 
 def predict(

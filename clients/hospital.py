@@ -9,6 +9,7 @@ from federation.errors import ModelError, RegistryError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import VersionManifest
 from federation.iodeep.signature import SigningKey
+from federation.naming import named_version, newest_branch
 from federation.pacs import Gateway, open_gateway
 from federation.registry import Registry
 from federation.releases import read_releases, released
@@ -48,6 +49,15 @@ class Hospital(Closing):
                 "shows what is"
             )
         return self.registry.latest(line, branches[-1].name)
+
+    def named(self, line: Line, version: str | None = None) -> VersionManifest:
+        """The released version of a line, or the one that is named, as on the command line.
+
+        Raises :class:`RegistryError` where it is not there.
+        """
+        if version is None:
+            return released(self.registry, line)
+        return named_version(self.registry, line, version, newest_branch(self.registry, line))
 
     def labelled_data(self, version: VersionManifest) -> LabelledData:
         """The site's labelled studies for a version's line, as its network takes them.

@@ -38,20 +38,19 @@ class _Done:
     stored: VersionManifest | None
 
 
-def run_finetuning(site: Site, line: str, *, as_json: bool) -> None:
-    """Fine-tune the released version of a line, else its newest, and print what came of it."""
+def run_finetuning(site: Site, line: str, version: str | None, *, as_json: bool) -> None:
+    """Fine-tune the released version of a line, or another, and print what came of it."""
     with Hospital(site) as hospital:
-        done = _finetune(hospital, Line.parse(line))
+        done = _finetune(hospital, hospital.named(Line.parse(line), version))
     if as_json:
         print_json(_as_json(done))
     else:
         _print(done)
 
 
-def _finetune(hospital: Hospital, line: Line) -> _Done:
+def _finetune(hospital: Hospital, parent: VersionManifest) -> _Done:
     site = hospital.site
     table = site.finetune
-    parent = hospital.newest(line)
     settings = table.training
     if table.layers == "head":  # statistics of what does not learn stay as they are
         settings = settings.model_copy(update={"normalisation": "frozen"})

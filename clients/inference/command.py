@@ -10,8 +10,6 @@ from federation.commands.progress import steps_done
 from federation.config import Site
 from federation.errors import ConfigError
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import VersionManifest
-from federation.naming import named_version, newest_branch
 from federation.pacs.attributes import is_uid
 
 
@@ -32,7 +30,8 @@ def run_predictions(
             )
     outcomes: list[Outcome] = []
     with Hospital(site) as hospital, steps_done("Studies") as progress:
-        worker = Worker(hospital, forced=_forced(hospital, model, version))
+        forced = None if model is None else hospital.named(Line.parse(model), version)
+        worker = Worker(hospital, forced=forced)
         for done, study in enumerate(dict.fromkeys(studies), start=1):
             outcomes += worker.predict(study, only=series)
             progress(done, len(studies))
@@ -41,16 +40,6 @@ def run_predictions(
     else:
         print_table("", [_shown(outcome) for outcome in outcomes])
     return bool(outcomes) and all(outcome.is_done for outcome in outcomes)
-
-
-def _forced(hospital: Hospital, model: str | None, version: str | None) -> VersionManifest | None:
-    if model is None:
-        return None
-    line = Line.parse(model)
-    if version is None:
-        return hospital.newest(line)
-    branch = newest_branch(hospital.registry, line)
-    return named_version(hospital.registry, line, version, branch)
 
 
 def _shown(outcome: Outcome) -> dict[str, object]:

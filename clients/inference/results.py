@@ -55,22 +55,24 @@ def write_results(
     *,
     note: str = "",
 ) -> tuple[list[Path], dict[int, float]]:
-    """Write the SEG and the SR; their paths, and the volume in millilitres of each output label.
+    """Write the SEG and, but of a projection, the SR; their paths, and the volume in millilitres
+    of each output label.
 
     labels: uint8 (D, H, W) on the volume's grid
     note:   what a reader of the SEG must know, up to 64 characters
     """
     sources = _in_order(images, volume)
     seg = _segmentation(volume, labels, sources, version, results, note)
+    paths = [folder / "seg.dcm"]
+    seg.save_as(paths[0], enforce_file_format=True)
+    if volume.is_projection:
+        return paths, {}
     counts = np.bincount(labels.reshape(-1), minlength=len(version.outputs) + 1)
     voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
     volumes_ml = {one.number: float(counts[one.number]) * voxel_ml for one in version.outputs}
-    paths = [folder / "seg.dcm"]
-    seg.save_as(paths[0], enforce_file_format=True)
-    if not volume.is_projection:
-        report = _report(seg, sources, version, results, volumes_ml)
-        paths.append(folder / "sr.dcm")
-        report.save_as(paths[1], enforce_file_format=True)
+    report = _report(seg, sources, version, results, volumes_ml)
+    paths.append(folder / "sr.dcm")
+    report.save_as(paths[1], enforce_file_format=True)
     return paths, volumes_ml
 
 

@@ -102,7 +102,12 @@ class Worker:
         for one in every:
             if only is not None and one.series != only:
                 continue
-            version, note = self._choose(one, models)
+            try:
+                version, note = self._choose(one, models)
+            except PacsUnreachable:
+                raise
+            except IODeepError as error:
+                version, note = None, str(error)
             if version is None:
                 problems.append(f"series {one.number or '-'}: {note}")
                 continue
@@ -121,7 +126,7 @@ class Worker:
             rule = next((rule for rule in self._rules if _matches(rule, one.header)), None)
             if rule is None or rule.skip:
                 return None, "no rule is for it" if rule is None else "a rule leaves it alone"
-            forced = self._hospital.newest(Line.parse(rule.line)) if rule.line else None
+            forced = self._hospital.named(Line.parse(rule.line)) if rule.line else None
         if forced is not None:
             return forced, _objection(
                 select(one.facts, [forced.line], lambda _: Model(version=forced))

@@ -51,16 +51,15 @@ def read_meta(path: Path) -> InstanceFile:
     return _explained(path, read)
 
 
-def read_sendable(path: Path) -> InstanceFile:
-    """As :func:`read_meta`; and :class:`StorageError` for a data set of an odd length, which ends
-    the association with some archives."""
+def check_even(path: Path) -> None:
+    """Raises :class:`StorageError` for a data set of an odd length: some archives end the
+    association over it, and say nothing."""
     _, begin = _explained(path, partial(split_dataset, path))
     if (length := path.stat().st_size - begin) % 2:
         raise StorageError(
             f"{path.name} holds a data set of {length} bytes, and those of DICOM are even (PS3.5 "
             "Section 7.1.1), so it was not sent; have it written again"
         )
-    return read_meta(path)
 
 
 def check_asked_for(paths: Mapping[str, Path], *, study: str, series: str, source: str) -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from federation.errors import ConfigError, StorageError
 from federation.pacs import Gateway
 from federation.pacs.attributes import read_attributes
-from federation.pacs.part10 import read_meta
+from federation.pacs.part10 import check_even, read_meta
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: DICOMDIR
 _BATCH = 64
@@ -49,8 +49,9 @@ def import_tree(paths: Sequence[Path], gateway: Gateway) -> Iterator[TreeFile]:
     What is no whole DICOM instance, and what the archive does not take, is passed over. Importing
     again is safe. Raises :class:`~federation.errors.PacsError` for an archive that fails otherwise.
     """
+    is_sent = not gateway.address.startswith("folder:")
     for first in range(0, len(paths), _BATCH):
-        looked_at = [_look_at(path) for path in paths[first : first + _BATCH]]
+        looked_at = [_look_at(path, is_sent=is_sent) for path in paths[first : first + _BATCH]]
         good = [one.path for one in looked_at if not one.problem]
         try:
             if good:  # an archive has no answer to the question whether it has nothing
@@ -71,12 +72,14 @@ def _stored(one: TreeFile, gateway: Gateway) -> TreeFile:
     return one
 
 
-def _look_at(path: Path) -> TreeFile:
+def _look_at(path: Path, *, is_sent: bool) -> TreeFile:
     """Reads the file to its end, pixels stepped over: an archive may take half an instance."""
     try:
         if read_meta(path).sop_class == _DIRECTORY:
             return TreeFile(path=path, problem="a DICOMDIR, which lists others")
         row = read_attributes(path)
+        if is_sent:
+            check_even(path)
     except StorageError as error:
         return TreeFile(path=path, problem=str(error))
     if not row["Modality"]:

@@ -19,7 +19,7 @@ from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits, Throttle
 from federation.pacs.matching import check_keys, check_uids
 from federation.pacs.parallel import Connections
-from federation.pacs.part10 import InstanceFile, check_asked_for, check_there, read_sendable
+from federation.pacs.part10 import InstanceFile, check_asked_for, check_there, read_meta
 
 _MOST_AT_ONCE = 32  # instances named in one request
 
@@ -170,7 +170,7 @@ class DimseGateway(Closing):
     # --- sending --------------------------------------------------------------------------
 
     def store(self, paths: Iterable[Path]) -> None:
-        pending = [read_sendable(path) for path in paths]
+        pending = [read_meta(path) for path in paths]
         while pending:
             kinds = _first_kinds(pending)
             batch = [one for one in pending if one.kind in kinds]
@@ -193,7 +193,7 @@ class DimseGateway(Closing):
         Raises :class:`StorageError` where it says that it does not, and :class:`NotOffered` where
         it has no storage commitment, or does not report.
         """
-        instances = [read_sendable(path) for path in paths]
+        instances = [read_meta(path) for path in paths]
         self._listening()
         if failed := self._channels.ask(lambda channel: channel.request_commitment(instances)):
             raise StorageError(

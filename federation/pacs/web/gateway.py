@@ -13,7 +13,7 @@ from federation.pacs.gateway import Level, Moved, untold
 from federation.pacs.limits import STANDARD, Limits, Throttle
 from federation.pacs.matching import check_keys, check_uids
 from federation.pacs.parallel import Connections
-from federation.pacs.part10 import check_there, read_sendable
+from federation.pacs.part10 import check_there, read_meta
 from federation.pacs.web.http import WebConnection
 from federation.pacs.web.login import authorization
 from federation.pacs.web.qido import Search
@@ -112,7 +112,7 @@ class DicomwebGateway(Closing):
     # --- sending --------------------------------------------------------------------------
 
     def store(self, paths: Iterable[Path]) -> None:
-        self._connections.store(store_instance, [read_sendable(path) for path in paths])
+        self._connections.store(store_instance, [read_meta(path) for path in paths])
 
     def confirm(self, paths: Iterable[Path]) -> None:
         check_there(paths, self)

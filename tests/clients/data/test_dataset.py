@@ -160,7 +160,7 @@ def test_within_a_run_only_what_came_or_went_is_asked_about(
 
     monkeypatch.setattr(type(gateway), "find", counted)
     again = load_examples(gateway, site, LINE, AS_STORED, run="one")
-    assert asked == ["STUDY"]
+    assert asked == ["STUDY"] * 3  # with images, with SEG, with RTSTRUCT
     assert keys(again) == keys(first)
     store(gateway, phantom_cases("A", 5, 0)[4:])
     asked.clear()

@@ -79,6 +79,18 @@ def test_other_voxels_than_the_networks(tmp_path: Path) -> None:
     assert labels.any()
 
 
+def test_a_network_of_slices_predicts_on_volumes(tmp_path: Path) -> None:
+    volume = read_volume(write_study(tmp_path))
+    architecture = {
+        "network": "monai.UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 3,
+        "channels": [4, 8], "strides": [2], "norm": "INSTANCE",
+    }  # fmt: skip
+    preprocessing = {"orientation": "SAR", "spacing_mm": [1, 1], "size": [40, 40]}
+    labels = predictor(architecture=architecture, preprocessing=preprocessing).predict(volume)
+    assert labels.shape == volume.voxels.shape
+    assert len(np.unique(labels)) > 1
+
+
 def test_what_is_declared_becomes_of_labels(tmp_path: Path) -> None:
     volume = read_volume(write_study(tmp_path))
     declared = {"largest": [1], "least_mm3": 20.0, "filled": [2]}

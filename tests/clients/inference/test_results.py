@@ -15,7 +15,7 @@ from clients.inference.results import Results, write_results
 from federation.fresh import fresh_version
 from federation.iodeep.manifest import VersionManifest
 from tests.clients.inference.small import LABELS, PLANES, experiment, write_study
-from tests.peers import peer
+from tests.peers import peer, shared_data
 
 
 def version(**model: object) -> VersionManifest:
@@ -119,3 +119,47 @@ def test_an_image_without_any_structure_has_results_too(tmp_path: Path) -> None:
     for path in paths:
         done = subprocess.run([peer("dciodvfy"), path], capture_output=True, text=True, check=False)
         assert "Error" not in done.stderr, done.stderr
+
+
+def test_a_projection_has_its_seg(tmp_path: Path) -> None:
+    image = shared_data("interop/05-mr-ct-plain") / "dx_image.dcm"
+    volume = read_volume([image])
+    labels = np.zeros(volume.voxels.shape, np.uint8)
+    labels[0, 10:20, 30:60] = 1
+    labels[0, 40:50, 30:60] = 2
+    manifest = version()
+    results = Results.of(manifest, "1.2.3", volume.instances)
+    (seg,), volumes = write_results(volume, labels, [image], manifest, results, tmp_path)
+    assert volumes == {}
+    ds = pydicom.dcmread(seg)
+    for segment in ds.SegmentSequence:
+        segment.SegmentAlgorithmType = "MANUAL"
+    ds.save_as(seg)
+    wanted = Wanted.of(manifest.outputs, {})
+    assert np.array_equal(read_labels([seg], volume, wanted), labels)
+
+
+def test_an_enhanced_image_has_its_seg(tmp_path: Path) -> None:
+    series = [pydicom.dcmread(path) for path in write_study(tmp_path / "images")]
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedMRImage(
+        legacy_datasets=series,
+        series_instance_uid=highdicom.UID(),
+        series_number=1,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+    )
+    path = tmp_path / "enhanced.dcm"
+    enhanced.save_as(path)
+    volume = read_volume([path])
+    labels = np.zeros(volume.voxels.shape, np.uint8)
+    labels[3:9, 5:12, 4:11] = 1
+    labels[9:12, 5:12, 4:20] = 2
+    manifest = version()
+    results = Results.of(manifest, "1.2.3", volume.instances)
+    (seg, _), _ = write_results(volume, labels, [path], manifest, results, tmp_path)
+    ds = pydicom.dcmread(seg)
+    for segment in ds.SegmentSequence:
+        segment.SegmentAlgorithmType = "MANUAL"
+    ds.save_as(seg)
+    wanted = Wanted.of(manifest.outputs, {})
+    assert np.array_equal(read_labels([seg], volume, wanted), labels)

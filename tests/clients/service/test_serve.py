@@ -129,6 +129,20 @@ def test_rules_say_which_series(results: Gateway, tmp_path: Path) -> None:
     assert kinds_in(results, study_of(second)) == []
 
 
+def test_a_rule_with_a_network_that_is_not_there_stops_nothing(
+    results: Gateway, tmp_path: Path
+) -> None:
+    rules = ["[[service.rules]]", 'line = "MR/brain/-/absent"']
+    paths = write_study(tmp_path / "study")
+    log = tmp_path / "site" / "work" / "predictions.jsonl"
+    with serving(document_for(tmp_path, results, *rules)) as (served, address):
+        for _ in range(2):
+            send(address, paths)
+            wait_until(lambda: log.exists() and "is released here" in log.read_text())
+            log.unlink()
+        assert served.poll() is None
+
+
 def test_nobody_can_ask_the_inbox_for_images(tmp_path: Path) -> None:
     table = ServiceTable(port=0)
     with Inbox(tmp_path / "inbox", table) as inbox, open_gateway(inbox.address) as asked:

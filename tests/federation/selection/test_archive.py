@@ -70,7 +70,7 @@ def test_the_command_ranks_what_is_released(gateway: Gateway, address: str, tmp_
     assert [one["line"] for one in series["suited"]] == [PHANTOM]
     assert series["unsuited"] == [{"line": OTHER, "reason": "it is for CT, the image is MR"}]
     assert "chosen" in run(uid, address).stdout
-    file = next((tmp_path / "study").glob("*"))
+    file = tmp_path / "study" / "0001.dcm"
     assert json.loads(run(str(file), address, "--json").stdout)[0]["chosen"] == manifest.uid
 
 

@@ -134,12 +134,15 @@ class _Bare:
 
 def _to_ras(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     order, signs = _turn(affine)
-    return np.flip(voxels.transpose(order), [axis for axis in range(3) if signs[axis] < 0])
+    turned: np.ndarray = np.flip(
+        voxels.transpose(order), tuple(axis for axis in range(3) if signs[axis] < 0)
+    )
+    return turned
 
 
 def _from_ras(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     order, signs = _turn(affine)
-    flipped = np.flip(voxels, [axis for axis in range(3) if signs[axis] < 0])
+    flipped = np.flip(voxels, tuple(axis for axis in range(3) if signs[axis] < 0))
     return np.ascontiguousarray(flipped.transpose(np.argsort(order)))
 
 
@@ -182,7 +185,7 @@ def _finetuning(folder: Path) -> Row:
             _evaluate(network, data.test)
         for _ in range(_EPOCHS):
             network.train()
-            for batch in torch.randperm(len(data.train)).split(2):
+            for batch in torch.randperm(len(data.train)).view(-1, 2):
                 image = torch.stack([data.train[n].image for n in batch])
                 label = torch.stack([data.train[n].label for n in batch])
                 optimizer.zero_grad()
@@ -241,7 +244,8 @@ def _choosing(folder: Path) -> Iterator[Row]:
             registry.publish(version, parts)
             promote(registry, version)
         facts = ImageFacts(modality="MR", images=40, is_projection=False, body_part="BRAIN")
-        cold, warm = [], []
+        cold: list[float] = []
+        warm: list[float] = []
         for _ in range(3):
             anew = Registry(gateway)
             for times in (cold, warm):

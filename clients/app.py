@@ -24,7 +24,6 @@ from federation.errors import CodecError, ConfigError
 from federation.iodeep.codec import Record, describe_weights
 from federation.iodeep.header import Stamp
 from federation.iodeep.manifest import (
-    EvaluationManifest,
     StateManifest,
     VersionManifest,
     parse_manifest,
@@ -154,16 +153,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         with stopwatch.on("evaluation"):
             measured = measure(trainer, data)
         with stopwatch.on("archive"):
-            hospital.registry.publish(
-                EvaluationManifest(
-                    line=version.line,
-                    branch=version.branch,
-                    round=version.round,
-                    of=version.reference,
-                    by=site.name,
-                    measured=measured,
-                )
-            )
+            hospital.record(version, measured)
         if site.preview and data.test and isinstance(trainer, Segmenter):
             write_preview(site.work, data.test[0], trainer)
     answer = EvaluateAnswer(

@@ -7,7 +7,7 @@ from federation.closing import Closing
 from federation.config import Site
 from federation.errors import ModelError, RegistryError
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import VersionManifest
+from federation.iodeep.manifest import EvaluationManifest, Measured, VersionManifest
 from federation.iodeep.signature import SigningKey
 from federation.naming import named_version, newest_branch
 from federation.pacs import Gateway, open_gateway
@@ -76,6 +76,19 @@ class Hospital(Closing):
             version.outputs,
             task=version.task,
             run=f"{version.line}/{version.branch}",
+        )
+
+    def record(self, version: VersionManifest, measured: Measured) -> None:
+        """Keep what the site measured of a version as an EVALUATION beside it."""
+        self.registry.publish(
+            EvaluationManifest(
+                line=version.line,
+                branch=version.branch,
+                round=version.round,
+                of=version.reference,
+                by=self.site.name,
+                measured=measured,
+            )
         )
 
     def release(self) -> None:

@@ -602,8 +602,12 @@ class FinetuneTable(Value):
         training = table.get("training") if isinstance(table, Mapping) else None
         if not isinstance(training, Mapping):
             return table
-        rate = {"optimizer": {"lr": 3e-4, **training.get("optimizer", {})}}
-        return {**table, "training": {"schedule": "cosine", **training, **rate}}
+        given = training.get("optimizer", {})
+        optimizer = {"lr": 3e-4, **given} if isinstance(given, Mapping) else given
+        return {
+            **table,
+            "training": {"schedule": "cosine", **training, "optimizer": optimizer},
+        }
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -18,9 +18,7 @@ from federation.config import FinetuneTable, Site
 from federation.iodeep.codec import describe_weights
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import (
-    EvaluationManifest,
     Lineage,
-    Measured,
     Receipt,
     VersionManifest,
 )
@@ -69,7 +67,7 @@ def _finetune(hospital: Hospital, parent: VersionManifest) -> _Done:
             folder=site.work / "finetune" / digest[:16],
             on_epoch=progress,
         )
-    _record(hospital, parent, tuned.before)
+    hospital.record(parent, tuned.before)
     if tuned.problem is not None or tuned.best is None:
         return _Done(parent=parent, data=data, tuned=tuned, stored=None)
     weights, parts = describe_weights(tensors_of(trainer.network))
@@ -99,22 +97,8 @@ def _finetune(hospital: Hospital, parent: VersionManifest) -> _Done:
     )
     check_room(site.policy.store, hospital.registry, version)
     hospital.registry.publish(version, parts)
-    _record(hospital, version, tuned.after)
+    hospital.record(version, tuned.after)
     return _Done(parent=parent, data=data, tuned=tuned, stored=version)
-
-
-def _record(hospital: Hospital, version: VersionManifest, measured: Measured) -> None:
-    """Keep what was measured as an EVALUATION beside the version."""
-    hospital.registry.publish(
-        EvaluationManifest(
-            line=version.line,
-            branch=version.branch,
-            round=version.round,
-            of=version.reference,
-            by=hospital.site.name,
-            measured=measured,
-        )
-    )
 
 
 def _config_digest(table: FinetuneTable) -> str:

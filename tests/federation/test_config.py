@@ -3,8 +3,15 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from federation.config import Experiment, parse_experiment, read_experiment, read_site
+from federation.config import (
+    Experiment,
+    FinetuneTable,
+    parse_experiment,
+    read_experiment,
+    read_site,
+)
 from federation.errors import ConfigError
 from federation.iodeep.labels import Line
 
@@ -130,3 +137,11 @@ def test_yardsticks_come_from_the_same_document() -> None:
 def test_a_round_is_epochs_or_steps() -> None:
     with pytest.raises(ConfigError, match="give one of them"):
         read_experiment(CONFIGS / "phantom.toml", ["training.epochs=1"])
+
+
+def test_what_finetuning_does_not_say_is_as_it_is_for_finetuning() -> None:
+    table = FinetuneTable.model_validate({"training": {"batch_size": 4}})
+    assert table.training.optimizer.lr == FinetuneTable().training.optimizer.lr
+    assert (table.training.batch_size, table.training.schedule) == (4, "cosine")
+    with pytest.raises(ValidationError, match="optimizer"):
+        FinetuneTable.model_validate({"training": {"optimizer": "adam"}})

@@ -80,7 +80,8 @@ def test_what_is_sent_has_its_seg_in_the_archive(results: Gateway, tmp_path: Pat
     with serving(document_for(tmp_path, results)) as (_, address):
         send(address, paths)
         wait_until(lambda: kinds_in(results, study_of(paths)) == ["SEG", "SR"])
-        wait_until(lambda: not any((tmp_path / "site/work/inbox/instances").rglob("*.dcm")))
+        left = tmp_path.joinpath("site", "work", "inbox", "instances")
+        wait_until(lambda: not any(left.rglob("*.dcm")))
 
 
 def test_a_kill_loses_nothing_and_stores_nothing_twice(results: Gateway, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from federation.samples.importer import write_case
 from federation.samples.tree import files_below, import_tree
 from tests.peers import shared_data
 from tests.peers.orthanc import orthanc
+from tests.peers.process import free_port
 
 
 @pytest.fixture
@@ -190,9 +191,8 @@ def test_a_folder_that_goes_away_is_not_left_out_in_silence(tmp_path: Path) -> N
 
 def test_an_archive_is_asked_nothing_about_files_that_are_no_instances(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    no_gateway: Any = None
-
-    (outcome,) = import_tree(files_below(tmp_path), no_gateway)
+    with open_gateway(f"dimse://NOBODY@127.0.0.1:{free_port()}") as gateway:
+        (outcome,) = import_tree(files_below(tmp_path), gateway)
 
     assert "is no DICOM file" in outcome.problem
 

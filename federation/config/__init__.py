@@ -1,0 +1,69 @@
+"""The documents: an experiment, which travels, and a site's and the aggregator's, which stay home.
+
+TOML becomes a frozen value once, at the edge; everything below receives values.
+An unknown key is an error that names the nearest valid one.
+"""
+
+from federation.config.experiment import (
+    POOLED,
+    Augmentation,
+    Experiment,
+    Labels,
+    Optimizer,
+    StartTable,
+    StrategyTable,
+    TrainingTable,
+    parse_experiment,
+    read_experiment,
+)
+from federation.config.fields import (
+    Name,
+)
+from federation.config.labels import (
+    LabelSource,
+)
+from federation.config.site import (
+    Archives,
+    CacheTable,
+    DataLimits,
+    DataTable,
+    FinetuneTable,
+    OptOuts,
+    PolicyTable,
+    ServiceRule,
+    ServiceTable,
+    Site,
+    Split,
+    StoreTable,
+    TrustTable,
+    read_site,
+)
+
+__all__ = [
+    "POOLED",
+    "Archives",
+    "Augmentation",
+    "CacheTable",
+    "DataLimits",
+    "DataTable",
+    "Experiment",
+    "FinetuneTable",
+    "LabelSource",
+    "Labels",
+    "Name",
+    "OptOuts",
+    "Optimizer",
+    "PolicyTable",
+    "ServiceRule",
+    "ServiceTable",
+    "Site",
+    "Split",
+    "StartTable",
+    "StoreTable",
+    "StrategyTable",
+    "TrainingTable",
+    "TrustTable",
+    "parse_experiment",
+    "read_experiment",
+    "read_site",
+]

@@ -40,6 +40,7 @@ from federation.messages import (
     TrainAnswer,
     TrainRequest,
     code_of,
+    kind_of,
     pack,
     unpack,
     unpack_parts,
@@ -60,8 +61,9 @@ def train(message: Message, context: Context) -> Message:
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Measure normalisation statistics under the weights that came."""
-    return _answer(message, context, _measure_statistics)
+    """What is asked that is neither training nor evaluation, by the kind of the request."""
+    work = _QUERIES.get(kind_of(message.content), _measure_statistics)
+    return _answer(message, context, work)
 
 
 @app.evaluate()
@@ -164,6 +166,11 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         seconds=stopwatch.seconds,
     )
     return pack(answer)
+
+
+_QUERIES: Mapping[str, Callable[[Site, RecordDict], RecordDict]] = {
+    StatisticsRequest.__name__: _measure_statistics,
+}
 
 
 def _start_of(

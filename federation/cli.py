@@ -4,15 +4,14 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 import sys
-from importlib.metadata import entry_points, packages_distributions, version
+from importlib.metadata import entry_points, packages_distributions
 
 import typer
 
 from federation.errors import ConfigError, IODeepError
 from federation.interrupt import watch_interrupts
 from federation.quiet import keep_libraries_quiet
-
-DISTRIBUTION = "iodeep-federation"
+from federation.software import DISTRIBUTION, software
 
 
 def main() -> None:
@@ -65,7 +64,7 @@ def _root(
     show_version: bool = typer.Option(False, "--version", help="Print the version and end."),
 ) -> None:
     if show_version:
-        typer.echo(version(DISTRIBUTION))
+        typer.echo(software())
         raise typer.Exit
 
 

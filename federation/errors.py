@@ -14,6 +14,7 @@ IODeepError
 ├── DataError              labelled data as a whole (a single study is quarantined instead)
 ├── PolicyError            what a site was asked, and its policy does not allow
 ├── UpdateError            a site's answer that must not enter an aggregate
+│   └── SoftwareError      a message of another release of this software
 └── RoundError             a round that cannot be finished
 
 A message says what was being done, what was seen, what was expected and what to try.
@@ -70,11 +71,22 @@ class DataError(IODeepError):
 
 
 class PolicyError(IODeepError):
-    """What a site was asked, and its policy does not allow."""
+    """What a site was asked, and its policy does not allow.
+
+    code: which of its rules, as :class:`federation.messages.Code` has them
+    """
+
+    def __init__(self, message: str, code: str = "policy") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class UpdateError(IODeepError):
     """A site's answer that must not enter an aggregate."""
+
+
+class SoftwareError(UpdateError):
+    """A message of another release of this software, which may mean something else by it."""
 
 
 class RoundError(IODeepError):

@@ -25,16 +25,29 @@ from federation.errors import (
     PolicyError,
     RegistryError,
     SignatureError,
+    SoftwareError,
     UpdateError,
 )
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import Branch, Counts, Measured, Metrics, Reference, Sha256, Text
+from federation.iodeep.manifest import (
+    Branch,
+    Counts,
+    Measured,
+    Metrics,
+    OutputLabel,
+    Reference,
+    Sha256,
+    Text,
+)
 from federation.iodeep.weights import Tensor
+from federation.software import software
+from federation.task import TaskName
 from federation.values import Value
 
 MAX_JSON_CHARACTERS = 4 * 2**20
 
 Seconds = Annotated[dict[Text, NonNegativeFloat], Field(max_length=16)]
+SignatureText = Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")]
 
 _RECORD = "iodeep"
 _ARRAYS = "arrays"
@@ -47,7 +60,8 @@ _SERIALIZATION = "iodeep.raw"
 class TrainRequest(Value):
     """Train from a version that the site has; make its contribution to ``round``.
 
-    start: the version, which lies on ``branch`` of ``line`` as round ``start_round``
+    start:    the version, which lies on ``branch`` of ``line`` as round ``start_round``
+    strategy: by name; what becomes of the contribution
     """
 
     line: Line
@@ -57,6 +71,7 @@ class TrainRequest(Value):
     round: PositiveInt
     rounds: PositiveInt
     seed: NonNegativeInt
+    strategy: Text
     training: TrainingTable
 
 
@@ -82,12 +97,35 @@ class EvaluateRequest(Value):
     """
 
     manifest: str
-    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")] | None = None
+    signature: SignatureText | None = None
     study_date: str
     study_time: str
     content_date: str
     content_time: str
     training: TrainingTable
+
+
+class CensusRequest(Value):
+    """Say how many labelled studies there are for a line, and whether a training could begin."""
+
+    line: Line
+    task: TaskName
+    outputs: tuple[OutputLabel, ...]
+
+
+class ReleaseOffer(Value):
+    """Release a version that the site has: store this release document.
+
+    manifest:  of the RELEASE, canonical JSON
+    signature: as of :class:`EvaluateRequest`
+    """
+
+    manifest: str
+    signature: SignatureText | None = None
+    study_date: str
+    study_time: str
+    content_date: str
+    content_time: str
 
 
 # --- a site answers -----------------------------------------------------------------------
@@ -130,6 +168,28 @@ class EvaluateAnswer(Value):
     seconds: Seconds = {}
 
 
+class CensusAnswer(Value):
+    """What a site has for a line.
+
+    studies: with images and labels that its query finds; None where they are fewer than the site
+             tells of
+    problem: why a training could not begin; None where it could
+    """
+
+    site: Name
+    studies: NonNegativeInt | None
+    problem: "Code | None" = None
+    seconds: Seconds = {}
+
+
+class ReleaseAnswer(Value):
+    """A release document was stored: the version is what the site uses from now on."""
+
+    site: Name
+    released: Reference
+    seconds: Seconds = {}
+
+
 class Code(StrEnum):
     """Why a site does not do what it was asked."""
 
@@ -142,6 +202,17 @@ class Code(StrEnum):
     VERSION_DAMAGED = "version-damaged"
     SIGNATURE = "signature-not-trusted"
     POLICY = "policy"
+    LINE = "line-not-allowed"
+    STRATEGY = "strategy-not-allowed"
+    SETTINGS = "settings-not-allowed"
+    RATE = "rounds-used-up"
+    HOURS = "outside-hours"
+    TIME = "took-too-long"
+    ROOM = "no-room"
+    APPROVAL = "awaits-approval"
+    DRY_RUN = "dry-run"
+    REPLAYED = "answered-before"
+    SOFTWARE = "another-release-of-the-software"
     MODEL = "model"
     INTERNAL = "internal"
 
@@ -156,6 +227,17 @@ REASONS: Mapping[Code, str] = {
     Code.VERSION_DAMAGED: "the version is damaged, or not what its digests say",
     Code.SIGNATURE: "the version is not signed by whom the site trusts",
     Code.POLICY: "the site's policy does not allow it",
+    Code.LINE: "the site's policy does not allow this line",
+    Code.STRATEGY: "the site's policy does not allow this strategy",
+    Code.SETTINGS: "the site's policy does not allow these settings of training",
+    Code.RATE: "the site has taken part in as many rounds today as its policy allows",
+    Code.HOURS: "the site's policy does not allow training at this time of day",
+    Code.TIME: "training took longer than the site's policy allows",
+    Code.ROOM: "the site's policy allows no further version in its archive",
+    Code.APPROVAL: "the line is new to the site, and somebody there has to approve it",
+    Code.DRY_RUN: "the site trained, and its policy lets nothing leave: a dry run",
+    Code.REPLAYED: "the site has answered this very message before",
+    Code.SOFTWARE: "the site runs another release of this software than the aggregator",
     Code.MODEL: "the network cannot be built, or its training diverged",
     Code.INTERNAL: "an unexpected error, written to the site's own log",
 }
@@ -173,10 +255,10 @@ class Refusal(Value):
 
 
 _CODES: tuple[tuple[type[IODeepError], Code], ...] = (
+    (SoftwareError, Code.SOFTWARE),
     (UpdateError, Code.REQUEST),
     (ConfigError, Code.DOCUMENT),
     (DataError, Code.DATA),
-    (PolicyError, Code.POLICY),
     (PacsUnreachable, Code.ARCHIVE_UNREACHABLE),
     (PacsError, Code.ARCHIVE),
     (RegistryError, Code.VERSION_ABSENT),
@@ -188,6 +270,8 @@ _CODES: tuple[tuple[type[IODeepError], Code], ...] = (
 
 def code_of(error: Exception) -> Code:
     """The code that stands for an error; its text stays at the site."""
+    if isinstance(error, PolicyError):
+        return Code(error.code)
     return next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL)
 
 
@@ -199,7 +283,8 @@ T = TypeVar("T", bound=Value)
 def pack(value: Value, arrays: Mapping[str, Tensor] | None = None) -> RecordDict:
     """A message's content: one JSON value, and tensors where there are any."""
     text = value.model_dump_json()
-    content = RecordDict({_RECORD: ConfigRecord({"kind": type(value).__name__, "json": text})})
+    record = ConfigRecord({"kind": type(value).__name__, "software": software(), "json": text})
+    content = RecordDict({_RECORD: record})
     if arrays is not None:
         content[_ARRAYS] = ArrayRecord(
             {
@@ -211,8 +296,20 @@ def pack(value: Value, arrays: Mapping[str, Tensor] | None = None) -> RecordDict
 
 
 def unpack(content: RecordDict, kind: type[T]) -> T:
-    """The JSON value of a content. Raises :class:`UpdateError` where it is no ``kind``."""
-    if (found := kind_of(content)) != kind.__name__:
+    """The JSON value of a content.
+
+    Raises :class:`UpdateError` where it is no ``kind``, and :class:`SoftwareError` where another
+    release of this software wrote it: the one before the last point of its number differs.
+    """
+    found = kind_of(content)
+    theirs = software_of(content)
+    if theirs and _series(theirs) != _series(software()):
+        raise SoftwareError(
+            f"a message of IODeep Federation {ascii(theirs)[1:-1][:32]} came, "
+            f"and here is {software()}; sites and the aggregator need the same release up to its "
+            "last number"
+        )
+    if found != kind.__name__:
         raise UpdateError(f"a {found} came; expected a {kind.__name__}")
     text = content.config_records[_RECORD].get("json")
     if not isinstance(text, str) or len(text) > MAX_JSON_CHARACTERS:
@@ -229,6 +326,17 @@ def kind_of(content: RecordDict) -> str:
     record = content.config_records.get(_RECORD)
     kind = record.get("kind") if record else None
     return kind if isinstance(kind, str) else ""
+
+
+def software_of(content: RecordDict) -> str:
+    """The release that wrote a content; empty where it does not say."""
+    record = content.config_records.get(_RECORD)
+    release = record.get("software") if record else None
+    return release if isinstance(release, str) else ""
+
+
+def _series(release: str) -> str:
+    return release.rpartition(".")[0]
 
 
 def unpack_tensors(content: RecordDict) -> dict[str, Tensor]:

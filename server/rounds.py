@@ -156,6 +156,7 @@ class Rounds:
             round=round,
             rounds=self._experiment.rounds,
             seed=self._experiment.seed,
+            strategy=self._experiment.strategy.name,
             training=self._experiment.site_training,
         )
         tensors = record.tensors()

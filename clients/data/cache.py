@@ -19,7 +19,6 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from federation.config import CacheTable
 from federation.errors import DataError
 from federation.iodeep.architecture import Preprocessing
 from federation.sizes import size_text
+from federation.software import software
 
 if TYPE_CHECKING:
     import torch
@@ -391,7 +391,7 @@ def _checksum(array: NDArray[Any]) -> int:
 
 def _software() -> str:
     """What a verdict depends on: another version may decode what this one could not."""
-    return f"{version('iodeep-federation')} {_FORMAT}"
+    return f"{software()} {_FORMAT}"
 
 
 def _as_json(problem: Unusable) -> dict[str, str]:

@@ -14,9 +14,10 @@ from clients.doctor.finding import Finding, Subject
 from federation.config import Site, TrustTable
 from federation.errors import ConfigError
 from federation.iodeep.signature import SigningKey, show_fingerprint
+from federation.software import DISTRIBUTION
 from federation.trust import Rule
 
-SOFTWARE = ("iodeep-federation", "flwr", "torch", "monai", "pydicom", "pynetdicom")
+SOFTWARE = (DISTRIBUTION, "flwr", "torch", "monai", "pydicom", "pynetdicom")
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
 """This software was not there before: a clock that shows an earlier day is wrong."""
 

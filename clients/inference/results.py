@@ -7,7 +7,6 @@ series gives the same ones.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as release_of
 from pathlib import Path
 
 import highdicom
@@ -26,6 +25,7 @@ from clients.inference.coding import (
     modifier_of,
 )
 from federation.iodeep.manifest import VersionManifest, uid_of
+from federation.software import software
 
 _SEG_NUMBER, _SR_NUMBER = 9701, 9702  # of their series: far from what scanners count
 
@@ -114,7 +114,7 @@ def _segmentation(
         instance_number=1,
         manufacturer=SOURCE,
         manufacturer_model_name="iodeep site predict",
-        software_versions=release_of("iodeep-federation"),
+        software_versions=software(),
         device_serial_number="0",
         content_label="PREDICTION",
         content_description=(note or "Proposed by a network, accepted by nobody")[:64],

@@ -4,6 +4,7 @@ TOML becomes a frozen value once, at the edge; everything below receives values.
 An unknown key is an error that names the nearest valid one.
 """
 
+from federation.config.aggregator import Aggregator, read_aggregator
 from federation.config.experiment import (
     POOLED,
     Augmentation,
@@ -23,13 +24,16 @@ from federation.config.labels import (
     LabelSource,
 )
 from federation.config.site import (
+    AggregatorTable,
     Archives,
     CacheTable,
+    CensusTable,
     DataLimits,
     DataTable,
     FinetuneTable,
     OptOuts,
     PolicyTable,
+    RoundsTable,
     ServiceRule,
     ServiceTable,
     Site,
@@ -41,9 +45,12 @@ from federation.config.site import (
 
 __all__ = [
     "POOLED",
+    "Aggregator",
+    "AggregatorTable",
     "Archives",
     "Augmentation",
     "CacheTable",
+    "CensusTable",
     "DataLimits",
     "DataTable",
     "Experiment",
@@ -54,6 +61,7 @@ __all__ = [
     "OptOuts",
     "Optimizer",
     "PolicyTable",
+    "RoundsTable",
     "ServiceRule",
     "ServiceTable",
     "Site",
@@ -64,6 +72,7 @@ __all__ = [
     "TrainingTable",
     "TrustTable",
     "parse_experiment",
+    "read_aggregator",
     "read_experiment",
     "read_site",
 ]

@@ -117,12 +117,16 @@ class ModelTable(Value):
 
 
 class FederationTable(Value):
-    """``[federation]``: who takes part, and when a round counts."""
+    """``[federation]``: who takes part, and when a round counts.
+
+    sites: their names, which in a deployment are those that the aggregator approved
+    mode:  ``simulation`` on one machine, or ``deployment`` among hospitals
+    """
 
     sites: tuple[Name, ...]
     quorum: PositiveInt = 1
     deadline_s: PositiveFloat = 600
-    mode: Literal["simulation"] = "simulation"
+    mode: Literal["simulation", "deployment"] = "simulation"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

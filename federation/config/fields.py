@@ -34,3 +34,14 @@ def _bytes(value: Any) -> Any:
 
 Bytes = Annotated[PositiveInt, BeforeValidator(_bytes)]
 """A number of bytes, or such as "20 GB"."""
+
+
+def _host_and_port(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError('expected HOST:PORT, as "federation.example.org:443"')
+    return text
+
+
+HostPort = Annotated[str, AfterValidator(_host_and_port)]
+"""A host and a port, as "federation.example.org:443"."""

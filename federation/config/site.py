@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from federation.config.experiment import Optimizer, TrainingTable
-from federation.config.fields import Address, Bytes, Fraction, Name, Probability
+from federation.config.fields import Address, Bytes, Fraction, HostPort, Name, Probability
 from federation.config.labels import LabelSource
 from federation.config.reading import read_document, validate
 from federation.errors import ConfigError
@@ -135,15 +135,56 @@ class OptOuts(Value):
     key: Path
 
 
+Window = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")]
+"""A time of day in the site's own time, as "20:00-06:00"."""
+
+
+class RoundsTable(Value):
+    """``[policy.rounds]``: what the aggregator may ask for in a round of training.
+
+    strategies: by name; any unless some are named
+    epochs:     the most passes over the site's training cases
+    minutes:    the longest that training may take; it stops there, and nothing is sent
+    per_day:    the most trainings in a day of the site's own time
+    hours:      when training may begin; at any time unless some are named
+    threads:    the most threads
+    approval:   the first training of a network that is new here waits for `iodeep site approve`
+    dry_run:    train, and let nothing leave
+    """
+
+    strategies: tuple[str, ...] = ()
+    epochs: PositiveFloat | None = None
+    minutes: PositiveFloat | None = None
+    per_day: PositiveInt | None = None
+    hours: tuple[Window, ...] = ()
+    threads: PositiveInt | None = None
+    approval: bool = False
+    dry_run: bool = False
+
+
+class CensusTable(Value):
+    """``[policy.census]``: what the aggregator is told of how much data there is.
+
+    least: fewer studies than these are not told
+    """
+
+    least: PositiveInt = 10
+
+
 class PolicyTable(Value):
     """``[policy]``: what the site allows. What no trust table covers is believed from nobody.
 
     min_studies:  usable ones, or there is no training
     max_unusable: the fraction of studies that may be unusable; beyond it there is no training
+    releases:     what the aggregator releases is what the site uses too, where it is signed by
+                  whom the trust table names for that
     """
 
     min_studies: PositiveInt = 1
     max_unusable: Probability = 1.0
+    releases: bool = False
+    rounds: RoundsTable = RoundsTable()
+    census: CensusTable = CensusTable()
     opt_out: OptOuts | None = None
     store: StoreTable = StoreTable()
     cache: CacheTable = CacheTable()
@@ -250,10 +291,24 @@ class ServiceTable(Value):
         return self
 
 
+class AggregatorTable(Value):
+    """``[aggregator]``: whose rounds the site takes part in; `iodeep site init` writes it.
+
+    address: of the aggregator, as "federation.example.org:443"
+    ca:      the authority that certifies it (PEM)
+    key:     the private key that the site is known by there (OpenSSH); it stays at the site
+    """
+
+    address: HostPort
+    ca: Path
+    key: Path
+
+
 class Site(Value):
     """A hospital's own document. Relative paths are beside the document.
 
     key:     the site's private key (PEM), which signs the records it writes itself
+    audit:   the log of what the aggregator asked and the site answered
     work:    cache and temporary files; may be deleted at any time
     preview: draw one held-out slice with truth and prediction into ``work`` at evaluation
     """
@@ -265,6 +320,8 @@ class Site(Value):
     policy: PolicyTable = PolicyTable()
     finetune: FinetuneTable = FinetuneTable()
     service: ServiceTable = ServiceTable()
+    aggregator: AggregatorTable | None = None
+    audit: Path = Path("audit.jsonl")
     work: Path = Path("work")
     preview: bool = False
 
@@ -320,6 +377,11 @@ def read_site(path: Path, overrides: Sequence[str] = ()) -> Site:
         update={
             "archives": _beside(home, site.archives),
             "work": home / site.work,
+            "audit": home / site.audit,
+            "aggregator": site.aggregator
+            and site.aggregator.model_copy(
+                update={"ca": home / site.aggregator.ca, "key": home / site.aggregator.key}
+            ),
             "key": site.key and home / site.key,
             "data": data,
             "service": site.service.model_copy(

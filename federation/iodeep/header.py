@@ -7,7 +7,6 @@ they are there for archives and people to read.
 
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -32,6 +31,7 @@ from federation.iodeep.manifest import (
     uid_of,
 )
 from federation.iodeep.regions import body_part, may_be_paired
+from federation.software import software
 
 CREATOR = "IODEEP"
 GROUP = 0x7FDF
@@ -143,7 +143,7 @@ def _add_series(ds: Dataset, manifest: AnyManifest) -> None:
         ds.SeriesNumber = manifest.round
     ds.SeriesDescription = series_description(manifest)
     ds.Manufacturer = MANUFACTURER
-    ds.SoftwareVersions = version("iodeep-federation")
+    ds.SoftwareVersions = software()
 
 
 def _add_raw_data(ds: Dataset, manifest: RecordManifest) -> None:

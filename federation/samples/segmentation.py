@@ -1,7 +1,6 @@
 """The labels of a case as a BINARY DICOM SEG (PS3.3 Section A.51)."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import highdicom
 from highdicom.sr import CodedConcept
@@ -10,6 +9,7 @@ from pydicom.sr.coding import Code
 
 from federation.samples.case import Anatomy, Case, LabelledImage, Segment
 from federation.samples.dicom import DATE, TIME, coded, slices, uid
+from federation.software import software
 
 _MANUFACTURER = "IODeep Federation"
 _SERIES_OFFSET = 100
@@ -35,7 +35,7 @@ def segmentation(
         instance_number=1,
         manufacturer=_MANUFACTURER,
         manufacturer_model_name="iodeep import",
-        software_versions=version("iodeep-federation"),
+        software_versions=software(),
         device_serial_number="0",
         content_label="REFERENCE",
         content_description="Reference labels",

@@ -6,42 +6,62 @@ aggregator; an answer is a value or a :class:`~federation.messages.Refusal`, and
 stays in the site's own log.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.evaluation import counts_of, measure, trainer_for
+from clients.audit import REQUESTS, Incoming, Journal, Reply, subject_of
+from clients.counting import count_studies
+from clients.evaluation import counts_of, measure
 from clients.hospital import Hospital
 from clients.log import write_log
-from clients.policy import check_room
-from clients.preview import write_preview
-from clients.training import Segmenter, Trainer, names_of_layers, seed_for
-from federation.config import Site, TrainingTable, read_site
-from federation.errors import CodecError, ConfigError
-from federation.iodeep.codec import Record, describe_weights
-from federation.iodeep.header import Stamp
-from federation.iodeep.manifest import (
-    StateManifest,
-    VersionManifest,
-    parse_manifest,
+from clients.offers import accept_release
+from clients.own_layers import keep_own, trainer_with_own
+from clients.policy import (
+    Approvals,
+    Deadline,
+    Waiting,
+    check_epochs,
+    check_hours,
+    check_line,
+    check_rate,
+    check_room,
+    check_strategy,
+    check_threads,
 )
+from clients.preview import write_preview
+from clients.training import Segmenter, seed_for
+from federation.config import Site, TrainingTable, read_site
+from federation.errors import CodecError, ConfigError, IODeepError, PolicyError, SignatureError
+from federation.iodeep.codec import Record
+from federation.iodeep.header import Stamp
+from federation.iodeep.manifest import VersionManifest, parse_manifest
+from federation.iodeep.numbers import norm_of_change
 from federation.iodeep.signature import Signature
 from federation.iodeep.statistics import is_statistic
-from federation.iodeep.weights import Tensor, join, read_part
+from federation.iodeep.weights import join, read_part, weights_digest
 from federation.messages import (
+    CensusRequest,
+    Code,
     EvaluateAnswer,
     EvaluateRequest,
     Refusal,
+    ReleaseOffer,
     StatisticsAnswer,
     StatisticsRequest,
     TrainAnswer,
     TrainRequest,
     code_of,
     kind_of,
+    outline,
     pack,
+    repack,
     unpack,
     unpack_parts,
     unpack_tensors,
@@ -72,27 +92,39 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, _evaluate)
 
 
-def _train(site: Site, content: RecordDict) -> RecordDict:
+def _train(site: Site, content: RecordDict, journal: Journal) -> Reply:
     request = unpack(content, TrainRequest)
+    settings, allowed = request.training, site.policy.rounds
+    check_line(site.policy, request.line)
+    check_strategy(allowed, request.strategy)
+    check_threads(allowed, settings)
+    check_hours(allowed, journal.now())
+    check_rate(allowed, journal.trained_today)
     stopwatch = Stopwatch()
-    with Hospital(site) as hospital:
-        with stopwatch.on("archive"), _start_of(hospital, request) as record:
-            version = record.version
-            trainer = _trainer(hospital, version, record.tensors(), request.training)
+    with Hospital(site) as hospital, ExitStack() as stack:
+        with stopwatch.on("archive"):
+            record = stack.enter_context(_start_of(hospital, request))
+            version, start = record.version, record.tensors()
+            _check_approval(site, version, record.signature, request.strategy, settings, journal)
+            trainer = trainer_with_own(hospital, version, start, settings)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
             hospital.release()
+        check_epochs(allowed, trainer.epochs_of(data.train))
+        journal.note_training()
         with stopwatch.on("training"):
             result = trainer.fit(
                 data.train,
                 seed=seed_for(request.seed, site.name, request.round),
                 round=request.round,
                 rounds=request.rounds,
+                on_step=Deadline(allowed),
             )
         update = tensors_of(trainer.network)
-        if request.training.normalisation == "local":
+        norm = norm_of_change(update, start)
+        if settings.normalisation == "local":
             with stopwatch.on("archive"):
-                _keep_own(hospital, version, request.round, trainer, update)
+                keep_own(hospital, version, request.round, trainer, update)
     answer = TrainAnswer(
         site=site.name,
         round=request.round,
@@ -102,18 +134,22 @@ def _train(site: Site, content: RecordDict) -> RecordDict:
         quarantined=counts_of(data.quarantined),
         seconds=stopwatch.seconds,
     )
-    return pack(answer, update)
+    facts = {"examples": result.examples, "norm": norm if math.isfinite(norm) else None}
+    return Reply(value=answer, tensors=update, facts=facts)
 
 
-def _measure_statistics(site: Site, content: RecordDict) -> RecordDict:
+def _measure_statistics(site: Site, content: RecordDict, journal: Journal) -> Reply:
     request = unpack(content, StatisticsRequest)
+    check_line(site.policy, request.line)
+    check_threads(site.policy.rounds, request.training)
     stopwatch = Stopwatch()
     with Hospital(site) as hospital:
         with stopwatch.on("archive"), _start_of(hospital, request) as record:
             version = record.version
+            _check_approval(site, version, record.signature, None, request.training, journal)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
-        trainer = _trainer(hospital, version, unpack_tensors(content), request.training)
+        trainer = trainer_with_own(hospital, version, unpack_tensors(content), request.training)
     with stopwatch.on("training"):
         trainer.estimate_statistics(data.train)
     answer = StatisticsAnswer(
@@ -123,14 +159,17 @@ def _measure_statistics(site: Site, content: RecordDict) -> RecordDict:
         seconds=stopwatch.seconds,
     )
     tensors = tensors_of(trainer.network)
-    return pack(answer, {name: t for name, t in tensors.items() if is_statistic(name)})
+    statistics = {name: tensor for name, tensor in tensors.items() if is_statistic(name)}
+    return Reply(value=answer, tensors=statistics, facts={"examples": len(data.train)})
 
 
-def _evaluate(site: Site, content: RecordDict) -> RecordDict:
+def _evaluate(site: Site, content: RecordDict, journal: Journal) -> Reply:
     request = unpack(content, EvaluateRequest)
     version = parse_manifest(request.manifest.encode())
     if not isinstance(version, VersionManifest):
         raise CodecError(f"a {version.kind} came; only a VERSION can be evaluated")
+    check_line(site.policy, version.line)
+    check_threads(site.policy.rounds, request.training)
     stamp = Stamp(
         study_date=request.study_date,
         study_time=request.study_time,
@@ -140,6 +179,8 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
     signature = Signature.decode(bytes.fromhex(request.signature)) if request.signature else None
     stopwatch = Stopwatch()
     with Hospital(site) as hospital:
+        hospital.trust.check(version, signature)
+        _check_approval(site, version, signature, request.strategy, request.training, journal)
         with stopwatch.on("archive"):
             parts = unpack_parts(content)
             check_room(site.policy.store, hospital.registry, version)
@@ -148,7 +189,7 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
             )
             # The archive has given back these very bytes: no need to pull them once more.
             tensors = join([read_part(part) for part in parts])
-            trainer = _trainer(hospital, version, tensors, request.training)
+            trainer = trainer_with_own(hospital, version, tensors, request.training)
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
             hospital.release()
@@ -165,12 +206,38 @@ def _evaluate(site: Site, content: RecordDict) -> RecordDict:
         measured=measured,
         seconds=stopwatch.seconds,
     )
-    return pack(answer)
+    return Reply(value=answer, facts={"cases": dict(measured.cases)})
 
 
-_QUERIES: Mapping[str, Callable[[Site, RecordDict], RecordDict]] = {
+def _count_studies(site: Site, content: RecordDict, _: Journal) -> Reply:
+    return Reply(value=count_studies(site, unpack(content, CensusRequest)))
+
+
+def _accept_release(site: Site, content: RecordDict, _: Journal) -> Reply:
+    return Reply(value=accept_release(site, unpack(content, ReleaseOffer)))
+
+
+Work = Callable[[Site, RecordDict, Journal], Reply]
+
+_QUERIES: Mapping[str, Work] = {
     StatisticsRequest.__name__: _measure_statistics,
+    CensusRequest.__name__: _count_studies,
+    ReleaseOffer.__name__: _accept_release,
 }
+
+
+def _check_approval(
+    site: Site,
+    version: VersionManifest,
+    signature: Signature | None,
+    strategy: str | None,
+    settings: TrainingTable,
+    journal: Journal,
+) -> None:
+    """Whether somebody at the site has approved the network, where the policy asks for that."""
+    if site.policy.rounds.approval:
+        asked = Waiting.of(version, signature, strategy, settings, journal.now())
+        Approvals.beside(site.audit).check(asked)
 
 
 def _start_of(
@@ -180,61 +247,77 @@ def _start_of(
     return hospital.registry.open(request.line, request.branch, request.start_round, request.start)
 
 
-def _trainer(
-    hospital: Hospital,
-    version: VersionManifest,
-    tensors: Mapping[str, Tensor],
-    settings: TrainingTable,
-) -> Trainer:
-    """What trains a version's network for its task, with these weights, or the site's own where it
-    keeps some for itself."""
-    registry = hospital.registry
-    own = None
-    if settings.normalisation == "local":
-        own = registry.state(version.line, version.branch, version.round, hospital.site.name)
-    if own is None:
-        return trainer_for(version, tensors, settings)
-    with registry.pull(own) as record:
-        return trainer_for(version, {**tensors, **record.tensors()}, settings)
+def _answer(message: Message, context: Context, work: Work) -> Message:
+    """Do the work and reply; whatever goes wrong becomes a refusal with a code.
 
-
-def _keep_own(
-    hospital: Hospital,
-    start: VersionManifest,
-    round: int,
-    trainer: Trainer,
-    update: Mapping[str, Tensor],
-) -> None:
-    """Remember the normalisation layers of a round in the site's own archive."""
-    names = names_of_layers(trainer.network)
-    if not names:
-        return
-    weights, parts = describe_weights({name: update[name] for name in names})
-    state = StateManifest(
-        line=start.line,
-        branch=start.branch,
-        round=round,
-        of=start.reference,
-        by=hospital.site.name,
-        weights=weights,
-    )
-    hospital.registry.publish(state, parts)
-
-
-def _answer(
-    message: Message, context: Context, work: Callable[[Site, RecordDict], RecordDict]
-) -> Message:
-    """Do the work and reply; whatever goes wrong becomes a refusal with a code."""
+    All that comes and all that leaves passes here, and is in the site's audit log: where that
+    cannot be written nothing is done, and nothing leaves.
+    """
     keep_libraries_quiet()
     site: Site | None = None
+    journal: Journal | None = None
+    decision = "allowed"
     try:
         document = context.node_config.get("site")
         if not isinstance(document, str):
             raise ConfigError("the node config names no site document; start it with site=PATH")
         site = read_site(Path(document))
-        content = work(site, message.content)
+        opened = Journal(site, _incoming(message), _local_time)
+        opened.note_in()
+        journal = opened
+        journal.check_new()
+        reply = work(site, message.content, journal)
+        if site.policy.rounds.dry_run and isinstance(reply.value, _OF_ROUNDS):
+            reply, decision = _dry(site, reply), "refused"
     except Exception as error:
-        code = code_of(error)
-        write_log(site, message.metadata.message_type, code, error)
-        content = pack(Refusal(site=site.name if site else "unknown", code=code))
+        reply = _refusal(site, message, error)
+        decision = "refused" if isinstance(error, PolicyError | SignatureError) else "failed"
+    content = pack(reply.value, reply.tensors)
+    if journal is not None:
+        try:
+            head = journal.note_out(reply, outline(content), decision)
+            value = reply.value.model_copy(update={"audit": str(head)})
+            content = repack(content, value)
+        except Exception as error:
+            content = pack(_refusal(site, message, error).value)
     return Message(content, reply_to=message)
+
+
+_OF_ROUNDS = (TrainAnswer, StatisticsAnswer, EvaluateAnswer)
+
+
+def _dry(site: Site, reply: Reply) -> Reply:
+    """What leaves in place of an answer under a dry run; the log says what would have."""
+    weights = weights_digest(reply.tensors) if reply.tensors is not None else None
+    refusal = Refusal(site=site.name, code=Code.DRY_RUN)
+    return Reply(value=refusal, facts={**reply.facts, "weights": weights})
+
+
+def _refusal(site: Site | None, message: Message, error: Exception) -> Reply:
+    code = code_of(error)
+    write_log(site, message.metadata.message_type, code, error)
+    return Reply(value=Refusal(site=site.name if site else "unknown", code=code))
+
+
+def _incoming(message: Message) -> Incoming:
+    metadata = message.metadata
+    return Incoming(
+        message=metadata.message_id,
+        run=metadata.run_id,
+        group=metadata.group_id,
+        type=metadata.message_type,
+        outline=outline(message.content),
+        subject=_subject(message.content),
+    )
+
+
+def _subject(content: RecordDict) -> dict[str, Any]:
+    """What a message is about, as far as it can be read: whether it counts is seen later."""
+    try:
+        return subject_of(unpack(content, REQUESTS[kind_of(content)]))
+    except (KeyError, IODeepError):
+        return {}
+
+
+def _local_time() -> datetime:
+    return datetime.now().astimezone()

@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from federation.commands.arguments import Json, LineArgument
+from federation.commands.fingerprint import Fingerprint, said_fingerprint
 from federation.commands.output import print_json, print_table
 from federation.commands.progress import bytes_moved
 from federation.config import read_site
 from federation.errors import ConfigError
+from federation.invitation import read_invitation
+from federation.iodeep.signature import show_fingerprint
 from federation.iodeep.weights import PART_BYTES
+from federation.signed import check_read_out
 
 SiteDocument = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's document.")]
 
@@ -21,13 +25,55 @@ SiteDocument = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The sit
 def register(cli: typer.Typer) -> None:
     """Add the group ``site``."""
     group = typer.Typer(help="A hospital: its archives and its data.", no_args_is_help=True)
+    group.command()(init)
     group.command()(doctor)
     group.command()(census)
     group.command("opt-out")(opt_out)
     group.command()(finetune)
     group.command()(predict)
     group.command()(serve)
+    group.command()(join)
+    group.command()(approve)
+    group.command()(audit)
     cli.add_typer(group, name="site")
+
+
+def init(
+    invitation: Annotated[Path, typer.Argument(help="What the aggregator sent: NAME.invitation.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder, or an empty one; NAME, unless given.")
+    ] = None,
+    fingerprint: Fingerprint = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The archive of images, as dimse://AE@host:port."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a hospital's folder out of an invitation: document, keys, and the request to join.
+
+    Nothing is overwritten. The private keys never leave the folder.
+    """
+    from clients.joining.initialise import initialise  # decoders are slow to import
+
+    now = datetime.now(UTC)
+    invited = read_invitation(invitation, now=now)
+    whose = f"{invited.aggregator}'s invitation"
+    check_read_out(said_fingerprint(fingerprint, whose), invited.signer.fingerprint, whose)
+    folder = out or Path(invited.name)
+    request = initialise(invited, folder, images=images, now=now)
+    document, file = folder / "site.toml", folder / f"{request.name}.request"
+    read_out = show_fingerprint(request.fingerprint)
+    if json:
+        print_json({"document": str(document), "request": str(file), "fingerprint": read_out})
+        return
+    typer.echo(
+        f"{folder} is made. Send {file} to {invited.aggregator}.\n"
+        f"Read out by telephone: {read_out}\n"
+        f"Next: edit {document}, then\n"
+        f"  iodeep site doctor {document}\n"
+        f"  iodeep site join {document}"
+    )
 
 
 def doctor(
@@ -175,3 +221,80 @@ def serve(document: SiteDocument, json: Json = False) -> None:
     from clients.service.command import run_service  # torch is slow to import
 
     run_service(read_site(document), as_json=json)
+
+
+def join(
+    document: SiteDocument,
+    systemd: Annotated[
+        bool, typer.Option("--systemd", help="Print a unit of systemd that runs this, and end.")
+    ] = False,
+) -> None:
+    """Take part in the aggregator's rounds until Ctrl-C or SIGTERM.
+
+    Only connections to the aggregator and to the site's own archives are made. Whatever code a run
+    brings, what is installed here answers, as the site's policy allows.
+    """
+    from clients.joining.join import join as join_federation
+    from federation.interrupt import until_asked_to_end
+    from federation.systemd import unit
+
+    site = read_site(document)
+    if systemd:
+        words = ("site", "join", str(document.resolve()))
+        folder = document.resolve().parent
+        typer.echo(unit(f"IODeep site {site.name}", words, folder=folder), nl=False)
+        return
+
+    def tell(text: str) -> None:
+        typer.echo(text)
+        sys.stdout.flush()
+
+    with until_asked_to_end() as is_to_end:
+        join_federation(site, document, is_to_end, tell)
+
+
+def approve(
+    document: SiteDocument,
+    line: Annotated[
+        str | None, typer.Argument(metavar="[LINE]", help="Approve the network of it that waits.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="DIGEST", help="Which one, where several of a line wait; its start."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the networks that are new here and wait for an approval; with a line, approve one.
+
+    Where \\[policy.rounds] has approval = true, nothing of such a network is stored or trained
+    before. What is approved is the network as it is listed, from that signer; another one waits.
+    """
+    from clients.policy import command
+
+    site = read_site(document)
+    if line is None:
+        if network is not None:
+            raise typer.BadParameter("--network is one of a line: give it too")
+        command.list_waiting(site, as_json=json)
+    else:
+        command.approve(site, line, network, datetime.now(UTC), as_json=json)
+
+
+def audit(
+    document: SiteDocument,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER:DIGEST", help="One that the aggregator was told earlier."),
+    ] = None,
+    last: Annotated[int, typer.Option(min=0, help="How many of the last entries to show.")] = 20,
+    json: Json = False,
+) -> None:
+    """Say whether the log of what the aggregator asked and the site answered is whole.
+
+    Entries that were changed, removed, moved or put in are named, and so is an end that was cut
+    off. Ends with 1 then.
+    """
+    from clients.audit.command import run_audit
+
+    if not run_audit(read_site(document), head, last, as_json=json):
+        raise typer.Exit(1)

@@ -26,8 +26,9 @@ class Hospital(Closing):
         models = self._open(site.archives.of_models)
         self.images = self._open(site.archives.images)
         key = SigningKey.read(site.key) if site.key else None
+        self.trust = _trust(site, key)
         self.registry = Registry(
-            models, trust=_trust(site, key), signer=key, scratch=site.work / "scratch"
+            models, trust=self.trust, signer=key, scratch=site.work / "scratch"
         )
 
     @property

@@ -15,6 +15,8 @@ IODeepError
 ├── PolicyError            what a site was asked, and its policy does not allow
 ├── UpdateError            a site's answer that must not enter an aggregate
 │   └── SoftwareError      a message of another release of this software
+├── AuditError             an audit log that was changed, or cannot be written
+├── FlowerError            the SuperLink or the SuperNode, or the way between them
 └── RoundError             a round that cannot be finished
 
 A message says what was being done, what was seen, what was expected and what to try.
@@ -91,3 +93,11 @@ class SoftwareError(UpdateError):
 
 class RoundError(IODeepError):
     """A round that cannot be finished: too few sites, or nothing to aggregate."""
+
+
+class AuditError(IODeepError):
+    """An audit log that was changed, or cannot be written."""
+
+
+class FlowerError(IODeepError):
+    """The SuperLink or the SuperNode failed, or the way between them."""

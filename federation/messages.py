@@ -6,15 +6,26 @@ their lengths are checked before anything is built from them. An answer never ho
 exception's text, a UID of a study, or a value of a single case.
 """
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from federation.config import Name, TrainingTable
 from federation.errors import (
+    AuditError,
     CodecError,
     ConfigError,
     DataError,
@@ -48,10 +59,13 @@ MAX_JSON_CHARACTERS = 4 * 2**20
 
 Seconds = Annotated[dict[Text, NonNegativeFloat], Field(max_length=16)]
 SignatureText = Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")]
+HeadText = Annotated[str, Field(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$")]
+"""The head of a site's audit log when it answered, which it cannot take back."""
 
 _RECORD = "iodeep"
 _ARRAYS = "arrays"
 _SERIALIZATION = "iodeep.raw"
+_HEAD = TypeAdapter(HeadText)
 
 
 # --- the aggregator asks ------------------------------------------------------------------
@@ -94,6 +108,7 @@ class EvaluateRequest(Value):
 
     manifest:  canonical JSON; the parts' bytes are the arrays ``1``, ``2`` …
     signature: as :meth:`federation.iodeep.signature.Signature.encode` gives it, hex
+    strategy:  by name; what is meant to become of contributions
     """
 
     manifest: str
@@ -102,6 +117,7 @@ class EvaluateRequest(Value):
     study_time: str
     content_date: str
     content_time: str
+    strategy: Text | None = None
     training: TrainingTable
 
 
@@ -144,6 +160,7 @@ class TrainAnswer(Value):
     metrics: Metrics
     quarantined: Counts = {}
     seconds: Seconds = {}
+    audit: HeadText | None = None
 
 
 class StatisticsAnswer(Value):
@@ -153,6 +170,7 @@ class StatisticsAnswer(Value):
     round: PositiveInt
     examples: PositiveInt
     seconds: Seconds = {}
+    audit: HeadText | None = None
 
 
 class EvaluateAnswer(Value):
@@ -166,6 +184,7 @@ class EvaluateAnswer(Value):
     weights_digest: Sha256
     measured: Measured
     seconds: Seconds = {}
+    audit: HeadText | None = None
 
 
 class CensusAnswer(Value):
@@ -173,13 +192,14 @@ class CensusAnswer(Value):
 
     studies: with images and labels that its query finds; None where they are fewer than the site
              tells of
-    problem: why a training could not begin; None where it could
+    problem: why a training could not begin; None where it could, or where that would tell how many
     """
 
     site: Name
     studies: NonNegativeInt | None
     problem: "Code | None" = None
     seconds: Seconds = {}
+    audit: HeadText | None = None
 
 
 class ReleaseAnswer(Value):
@@ -188,6 +208,7 @@ class ReleaseAnswer(Value):
     site: Name
     released: Reference
     seconds: Seconds = {}
+    audit: HeadText | None = None
 
 
 class Code(StrEnum):
@@ -214,6 +235,7 @@ class Code(StrEnum):
     REPLAYED = "answered-before"
     SOFTWARE = "another-release-of-the-software"
     MODEL = "model"
+    AUDIT = "audit-log"
     INTERNAL = "internal"
 
 
@@ -239,6 +261,7 @@ REASONS: Mapping[Code, str] = {
     Code.REPLAYED: "the site has answered this very message before",
     Code.SOFTWARE: "the site runs another release of this software than the aggregator",
     Code.MODEL: "the network cannot be built, or its training diverged",
+    Code.AUDIT: "the site's own audit log was changed, or cannot be written",
     Code.INTERNAL: "an unexpected error, written to the site's own log",
 }
 
@@ -248,6 +271,7 @@ class Refusal(Value):
 
     site: Name
     code: Code
+    audit: HeadText | None = None
 
     @property
     def reason(self) -> str:
@@ -265,6 +289,7 @@ _CODES: tuple[tuple[type[IODeepError], Code], ...] = (
     (SignatureError, Code.SIGNATURE),
     (CodecError, Code.VERSION_DAMAGED),
     (ModelError, Code.MODEL),
+    (AuditError, Code.AUDIT),
 )
 
 
@@ -319,6 +344,67 @@ def unpack(content: RecordDict, kind: type[T]) -> T:
     except ValidationError as error:
         where = {".".join(str(step) for step in problem["loc"]) for problem in error.errors()}
         raise UpdateError(f"a {kind.__name__} is invalid at: {', '.join(sorted(where))}") from None
+
+
+def repack(content: RecordDict, value: Value) -> RecordDict:
+    """The same tensors, not copied, beside another value."""
+    return RecordDict({**content, **pack(value)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """What there is to say of a content, whether or not it can be understood.
+
+    weights: as :func:`federation.iodeep.weights.weights_digest` gives it; None without tensors
+    digest:  SHA-256 over the lines ``json SHA-256`` and, with tensors, ``arrays WEIGHTS``
+    bytes:   of the JSON text and of all tensors
+    """
+
+    kind: str
+    software: str
+    weights: str | None
+    digest: str
+    bytes: int
+
+
+def outline(content: RecordDict) -> Outline:
+    """Look at a content as it came: nothing in it is believed, and no tensor is copied."""
+    text = _text_of(content).encode("utf-8", "surrogatepass")
+    lines = f"json {sha256(text).hexdigest()}\n"
+    size, weights = len(text), None
+    arrays = content.array_records.get(_ARRAYS)
+    if arrays is not None:
+        of_arrays = sha256()
+        for name, array in sorted(arrays.items()):
+            shape = ",".join(str(length) for length in array.shape)
+            seen = f"{name} {array.dtype} [{shape}] {sha256(array.data).hexdigest()}\n"
+            of_arrays.update(seen.encode("utf-8", "surrogatepass"))
+            size += len(array.data)
+        weights = of_arrays.hexdigest()
+        lines += f"arrays {weights}\n"
+    return Outline(
+        kind=kind_of(content),
+        software=software_of(content),
+        weights=weights,
+        digest=sha256(lines.encode()).hexdigest(),
+        bytes=size,
+    )
+
+
+def head_of(content: RecordDict) -> str | None:
+    """The head of its audit log that an answer names, whatever else it says; None without one."""
+    text = _text_of(content)
+    try:
+        document = json.loads(text) if len(text) <= MAX_JSON_CHARACTERS else None
+        return _HEAD.validate_python(document["audit"]) if isinstance(document, dict) else None
+    except (ValueError, KeyError, RecursionError):
+        return None
+
+
+def _text_of(content: RecordDict) -> str:
+    record = content.config_records.get(_RECORD)
+    text = record.get("json") if record else None
+    return text if isinstance(text, str) else ""
 
 
 def kind_of(content: RecordDict) -> str:

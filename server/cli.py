@@ -1,5 +1,6 @@
 """``iodeep demo``, ``iodeep run`` and ``iodeep compare``."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,18 +55,67 @@ def demo(
 
 
 def run(
-    experiment: Annotated[Path, typer.Argument(help="An experiment's TOML document.")],
+    experiment: Annotated[
+        Path | None, typer.Argument(help="An experiment's TOML document.")
+    ] = None,
     overrides: Overrides = None,
     out: Out = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what the run would need, and start nothing.")
+    ] = False,
+    aggregator: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="IODEEP_AGGREGATOR",
+            help="The aggregator's folder, of a run with federation.mode=deployment.",
+        ),
+    ] = None,
+    attach: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Follow a deployed run that was begun.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Begin a deployed run, and do not follow it.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Run a federated experiment from its document."""
+    """Run a federated experiment from its document: simulated, or among hospitals."""
+    if attach is not None:
+        run_deployed(aggregator, None, json, attach=attach)
+        return
+    if experiment is None:
+        raise typer.BadParameter("an experiment's document is missing")
+    plan = read_experiment(experiment, overrides or ())
+    if check:
+        _print_check(plan, json)
+        return
     if resume and out is None:
         raise ConfigError("--resume needs the folder of the interrupted run: --out FOLDER")
-    run_simulation(read_experiment(experiment, overrides or ()), out, json, resume=resume)
+    if plan.federation.mode == "deployment":
+        if out is not None and not resume:
+            raise ConfigError(
+                "a deployed run's folder is below runs/ of the aggregator's; --out is for --resume"
+            )
+        run_deployed(aggregator, plan, json, resume=out, detach=detach)
+        return
+    run_simulation(plan, out, json, resume=resume)
+
+
+def _print_check(experiment: Experiment, json: bool) -> None:
+    """Say what a run would need; nothing is started, and nothing is written."""
+    from server.check import foresee
+
+    check_trainable(experiment)
+    forecast = foresee(experiment)
+    if json:
+        print_json(asdict(forecast))
+        return
+    print_table(forecast.title(), forecast.table())
+    typer.echo()
+    for remark in forecast.remarks():
+        typer.echo(remark)
 
 
 def compare(
@@ -96,6 +146,15 @@ def configs() -> Path:
     raise ConfigError(f"no folder of configs is in {home}; install the software again")
 
 
+def check_trainable(experiment: Experiment) -> None:
+    """Whether a federation can train the network. Raises :class:`ConfigError`."""
+    if experiment.model.architecture.network == NETWORK_OF_LAYERS:
+        raise ConfigError(
+            f"a federation trains networks that take volumes, and {NETWORK_OF_LAYERS} takes none; "
+            "choose one of MONAI's. It can be stored: iodeep model pack"
+        )
+
+
 def run_simulation(
     experiment: Experiment, out: Path | None, json: bool, *, resume: bool = False
 ) -> None:
@@ -103,11 +162,7 @@ def run_simulation(
     from federation.registry import new_branch
     from server.start import pinned
 
-    if experiment.model.architecture.network == NETWORK_OF_LAYERS:
-        raise ConfigError(
-            f"a federation trains networks that take volumes, and {NETWORK_OF_LAYERS} takes none; "
-            "choose one of MONAI's. It can be stored: iodeep model pack"
-        )
+    check_trainable(experiment)
     experiment = pinned(experiment)
     branch = new_branch(experiment.name)
     folder = out or Path("runs") / branch
@@ -133,15 +188,58 @@ def run_simulation(
         print_table("Each site alone", rows)
 
 
+def run_deployed(
+    aggregator: Path | None,
+    experiment: Experiment | None,
+    json: bool,
+    *,
+    attach: str = "",
+    resume: Path | None = None,
+    detach: bool = False,
+) -> None:
+    """Begin a run among hospitals, or find one that was begun; follow it, and print what came out.
+
+    Ctrl-C ends the following, not the run.
+    """
+    from server.aggregator.deployed import begin, watch
+    from server.aggregator.home import Home
+    from server.aggregator.runs import find
+
+    if aggregator is None:
+        raise ConfigError(
+            "a deployed run needs the aggregator's folder: --aggregator FOLDER, on its machine"
+        )
+    home = Home(aggregator)
+    if experiment is None:
+        started = find(home, attach)
+    else:
+        check_trainable(experiment)
+        started = begin(home, experiment, resume=resume)
+    branch = started.folder.name
+    how = f"iodeep run --attach {branch} --aggregator {aggregator}"
+    if detach:
+        print_json({"run": branch}) if json else typer.echo(f"{branch} runs; to follow it: {how}")
+        return
+    typer.echo(f"{branch} runs", err=True)
+    try:
+        watch(home, started, lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        typer.echo(f"{branch} goes on; to follow it again: {how}", err=True)
+        raise
+    plan = read_experiment(started.folder / "config.toml")
+    result = _conclude(plan, started.folder, branch, {AGGREGATOR: home.document.archive})
+    if json:
+        print_json(result)
+    else:
+        _print_result(result)
+
+
 def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool) -> dict[str, Any]:
     """One federation, from its images to its report; returns what there is to say of it.
 
     branch: where its versions are written, unless it goes on with one
     """
-    from server.report.html import write_report
-    from server.report.picture import draw_run
     from server.report.progress import show_import
-    from server.report.summary import RunMetrics
     from server.simulation import Simulation
 
     simulation = Simulation(experiment, folder, resume=resume)
@@ -160,6 +258,17 @@ def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool
                 err=True,
             )
         raise
+    return _conclude(experiment, folder, branch, archives)
+
+
+def _conclude(
+    experiment: Experiment, folder: Path, branch: str, archives: Mapping[str, str]
+) -> dict[str, Any]:
+    """Draw and report what a run's folder holds; returns what there is to say of it."""
+    from server.report.html import write_report
+    from server.report.picture import draw_run
+    from server.report.summary import RunMetrics
+
     picture, report = draw_run(folder), write_report(folder)
     metrics = RunMetrics.read(folder)
     last, headline = metrics.last(), metrics.task.headline
@@ -174,7 +283,7 @@ def _simulate(experiment: Experiment, folder: Path, branch: str, *, resume: bool
         "folder": str(folder),
         "picture": str(picture),
         "report": str(report),
-        "archives": archives,
+        "archives": dict(archives),
     }
 
 

@@ -34,6 +34,7 @@ class Answered:
 
     seconds: where the time went, as the site says, with ``transfer``, which is the rest of the
              time from asking to its answer, and ``aggregation``, which is the server's
+    audit:   the head of the site's audit log, as its answer names it
     """
 
     round: int
@@ -41,6 +42,7 @@ class Answered:
     site: str
     problem: str | None
     seconds: Mapping[str, float]
+    audit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

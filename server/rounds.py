@@ -8,10 +8,9 @@ evaluate (which delivers), train, aggregate, publish, evaluate.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from federation.config import Experiment
@@ -29,38 +28,21 @@ from federation.iodeep.manifest import (
 from federation.iodeep.statistics import is_statistic
 from federation.iodeep.weights import Tensor, weights_digest
 from federation.messages import (
-    EvaluateAnswer,
-    EvaluateRequest,
-    Refusal,
     StatisticsAnswer,
     StatisticsRequest,
     TrainAnswer,
     TrainRequest,
-    kind_of,
     pack,
-    pack_parts,
-    unpack,
     unpack_tensors,
 )
 from federation.registry import Registry
 from federation.timing import Stopwatch
-from server.events import (
-    Answered,
-    Asked,
-    Closed,
-    Evaluated,
-    Event,
-    Observer,
-    Published,
-    Started,
-)
+from server.asking import Asking, unpack_answer
+from server.delivery import deliver
+from server.events import Closed, Evaluated, Event, Observer, Published, Started
 from server.start import first_version
 from server.strategies import FedAvg, build_strategy
 from server.strategies.arithmetic import check_update
-
-_POLL_S = 0.5
-
-Answer = TypeVar("Answer", TrainAnswer, StatisticsAnswer, EvaluateAnswer)
 
 
 class Rounds:
@@ -76,7 +58,14 @@ class Rounds:
         observers: tuple[Observer, ...] = (),
     ) -> None:
         self._experiment = experiment
-        self._grid = grid
+        self._asking = Asking(
+            grid,
+            deadline_s=experiment.federation.deadline_s,
+            roster=experiment.roster,
+            quorum=experiment.quorum,
+            observers=observers,
+            waiting=registry.release,
+        )
         self._registry = registry
         self._branch = branch
         self._observers = observers
@@ -183,7 +172,7 @@ class Rounds:
             return answer.seconds
 
         sites = [site for site in self._experiment.roster if self._has(site, start)]
-        problems |= self._ask(MessageType.TRAIN, pack(request), sites, round, accept)
+        problems |= self._asking.ask(MessageType.TRAIN, pack(request), sites, round, accept)
         self._check_quorum([receipt.site for receipt in receipts], problems, round, "trained")
         stopwatch = Stopwatch()
         with stopwatch.on("aggregation"):
@@ -242,7 +231,7 @@ class Rounds:
             counted.append(site)
             return answer.seconds
 
-        problems = self._ask(MessageType.QUERY, pack(request, weights), sites, round, accept)
+        problems = self._asking.ask(MessageType.QUERY, pack(request, weights), sites, round, accept)
         self._check_quorum(counted, problems, round, "measured")
         return pool.finish()
 
@@ -282,94 +271,18 @@ class Rounds:
     def _collect_evaluations(
         self, record: Record, sites: list[str], round: int
     ) -> tuple[dict[str, Measured], dict[str, str]]:
-        version = record.version
-        request = EvaluateRequest(
-            manifest=version.canonical.decode(),
-            signature=record.signature.encode().hex() if record.signature else None,
-            study_date=record.stamp.study_date,
-            study_time=record.stamp.study_time,
-            content_date=record.stamp.content_date,
-            content_time=record.stamp.content_time,
-            training=self._experiment.site_training,
+        stored: list[str] = []
+        answers, problems = deliver(
+            self._asking,
+            record,
+            sites,
+            round,
+            self._experiment.site_training,
+            strategy=self._experiment.strategy.name,
+            on_stored=stored.append,
         )
-        content = pack(request, pack_parts([part.view() for part in record.parts]))
-        answers: dict[str, Measured] = {}
-
-        def accept(site: str, content: RecordDict) -> Mapping[str, float]:
-            answer = unpack_answer(content, site, EvaluateAnswer)
-            receipt = (answer.stored, answer.weights_digest)
-            if receipt != (version.reference, version.weights.digest):
-                raise UpdateError("its receipt is for another version than was sent")
-            self._receipts[site] = version.reference
-            answers[site] = answer.measured
-            return answer.seconds
-
-        problems = self._ask(MessageType.EVALUATE, content, sites, round, accept)
+        self._receipts |= dict.fromkeys(stored, record.version.reference)
         return answers, problems
-
-    # --- the grid -------------------------------------------------------------------------
-
-    def _ask(
-        self,
-        work: str,
-        content: RecordDict,
-        sites: list[str],
-        round: int,
-        accept: Callable[[str, RecordDict], Mapping[str, float]],
-    ) -> dict[str, str]:
-        """Ask sites, and give their answers to ``accept`` in roster order, one at a time.
-
-        ``accept`` returns the seconds that the site says it spent.
-
-        Returns why the others' do not count: not connected, not in time, refused by the site,
-        or refused by ``accept`` with an :class:`UpdateError`.
-        """
-        deadline_s = self._experiment.federation.deadline_s
-        nodes = {node.name: node.node_id for node in self._grid.get_nodes()}
-        self._tell(Asked(round=round, work=work, sites=tuple(sites)))
-        messages = {
-            site: Message(content, nodes[site], work, ttl=deadline_s, group_id=str(round))
-            for site in sites
-            if site in nodes
-        }
-        deadline = time.monotonic() + deadline_s
-        pushed = dict(zip(messages, self._grid.push_messages(messages.values()), strict=True))
-        self._registry.release()
-        problems: dict[str, str] = {}
-        for site in sites:
-            stopwatch = Stopwatch()
-            try:
-                if site not in pushed:
-                    raise UpdateError("it is not connected")
-                reply = self._await(pushed[site], deadline)
-                with stopwatch.on("aggregation"):
-                    spent = accept(site, reply.content)
-                elapsed = reply.metadata.created_at - messages[site].metadata.created_at
-                stopwatch.seconds |= spent
-                stopwatch.seconds["transfer"] = max(0.0, elapsed - sum(spent.values()))
-            except UpdateError as error:
-                problems[site] = ascii(str(error))[1:-1][:256]  # it goes into a manifest
-            self._tell(
-                Answered(
-                    round=round,
-                    work=work,
-                    site=site,
-                    problem=problems.get(site),
-                    seconds=stopwatch.seconds,
-                )
-            )
-        return problems
-
-    def _await(self, identifier: str, deadline: float) -> Message:
-        """A reply with content. Raises :class:`UpdateError` where none comes in time."""
-        while True:
-            for reply in self._grid.pull_messages([identifier]):
-                if reply.has_error():
-                    raise UpdateError(f"its client failed ({reply.error.reason:.80})")
-                return reply
-            if time.monotonic() > deadline:
-                raise UpdateError("no answer came before the round's deadline")
-            time.sleep(_POLL_S)
 
     def _check_quorum(
         self, counted: list[str], problems: Mapping[str, str], round: int, what: str
@@ -385,17 +298,6 @@ class Rounds:
     def _tell(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)
-
-
-def unpack_answer(content: RecordDict, site: str, kind: type[Answer]) -> Answer:
-    """A site's answer. Raises :class:`UpdateError` for a refusal or anything unexpected."""
-    if kind_of(content) == Refusal.__name__:
-        refusal = unpack(content, Refusal)
-        raise UpdateError(f"{refusal.reason} ({refusal.code})")
-    answer = unpack(content, kind)
-    if answer.site != site:
-        raise UpdateError("it answers in another site's name")
-    return answer
 
 
 def mean_over_cases(answers: Iterable[Measured]) -> Measured:

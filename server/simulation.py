@@ -32,6 +32,7 @@ from federation.samples.case import Case
 from federation.samples.decathlon import read_manifest
 from federation.samples.importer import Quarantined, Stored, import_cases
 from federation.samples.phantom import phantom_cases
+from server.report.folder import write_whole
 
 PHANTOM = "phantom"
 PHANTOM_CASES = 12  # per site, with PHANTOM_TEST_CASES more held out
@@ -77,7 +78,7 @@ class Simulation:
             self._refuse_other_archives(out / _ELSEWHERE)
         self.experiment = experiment
         self.out = out
-        self._cases = _cases_by_site(experiment)
+        self._cases = cases_by_site(experiment)
         self._addresses = dict(self._elsewhere)
         self._stack = ExitStack()
 
@@ -134,7 +135,7 @@ class Simulation:
         """The branch that an interrupted run was writing, or else ``new``."""
         note = self.out / _BRANCH
         if not note.exists():
-            _write_whole(note, new)
+            write_whole(note, new)
         return note.read_text(encoding="utf-8")
 
     def run(self, branch: str) -> None:
@@ -177,7 +178,7 @@ class Simulation:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(_alone(self.out))
-            _write_whole(self.out / _ELSEWHERE, json.dumps(self._elsewhere))
+            write_whole(self.out / _ELSEWHERE, json.dumps(self._elsewhere))
             for number, name in enumerate([AGGREGATOR, *self.experiment.roster]):
                 if name in self._addresses:
                     continue
@@ -208,7 +209,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _cases_by_site(experiment: Experiment) -> dict[str, list[Case]]:
+def cases_by_site(experiment: Experiment) -> dict[str, list[Case]]:
     """The cases of each of the roster: its own, or those of all sites together."""
     cases = _cases_of_sites(experiment)
     if experiment.strategy.name == "centralised":
@@ -292,13 +293,6 @@ def _write_document(
         },
     }
     (folder / "site.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """The whole file or, after a kill, what was there before."""
-    part = path.with_name(f".{path.name}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _make_key(path: Path) -> None:

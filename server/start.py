@@ -8,7 +8,7 @@ from federation.errors import ConfigError
 from federation.fresh import fresh_version, outputs_of
 from federation.iodeep.codec import Chunks, describe_weights
 from federation.iodeep.labels import Line
-from federation.iodeep.manifest import Lineage, VersionManifest
+from federation.iodeep.manifest import Lineage, VersionManifest, Weights
 from federation.iodeep.signature import PublicKey
 from federation.naming import named_version, newest_branch
 from federation.pacs import open_gateway
@@ -56,6 +56,20 @@ def first_version(
             lineage = Lineage(parent=version.reference, config_digest=experiment.digest)
             update = {"branch": branch, "round": 0, "lineage": lineage, "weights": weights}
             yield version.model_copy(update=update), parts
+
+
+def first_weights(experiment: Experiment) -> Weights:
+    """What round 0 says of its weights; those of a version in an archive are not fetched.
+
+    Raises as :func:`pinned`, and :class:`~federation.errors.ModelError`.
+    """
+    start = experiment.model.start
+    if start is None:
+        return fresh_version(experiment, "unwritten")[0].weights
+    with _registry(start) as registry:
+        version = _version(registry, experiment.line, start.version)
+    _check_same_network(experiment, version)
+    return version.weights
 
 
 @contextmanager

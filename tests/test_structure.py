@@ -51,10 +51,19 @@ def test_packages_import_in_one_direction(package: str, forbidden: set[str]) -> 
         (
             "flwr",
             (
+                "federation/flower/",
                 "federation/messages.py",
                 "federation/grid/",
                 "clients/app.py",
+                "clients/joining/locked.py",
+                "server/aggregator/control.py",
+                "server/aggregator/locked.py",
+                "server/aggregator/membership.py",
                 "server/app.py",
+                "server/asking.py",
+                "server/delivery.py",
+                "server/offers.py",
+                "server/questions.py",
                 "server/rounds.py",
                 "server/simulation.py",
                 "server/strategies/",
@@ -108,25 +117,6 @@ def test_another_distribution_that_owns_a_package_name_is_a_clear_stop(
 
 def test_the_installed_packages_are_ours_alone() -> None:
     cli.check_packages()
-
-
-def test_the_flower_app_is_valid(tmp_path: Path) -> None:
-    """`flwr build` takes the project as an app, and its components load."""
-    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    components = document["tool"]["flwr"]["app"]["components"]
-    assert components == {"serverapp": "server.app:app", "clientapp": "clients.app:app"}
-    flwr = Path(sys.executable).parent / "flwr"
-    built = subprocess.run(
-        [str(flwr), "build", "--app", str(ROOT)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0",
-             "FLWR_DISABLE_UPDATE_CHECK": "1"},
-    )  # fmt: skip
-    assert built.returncode == 0, built.stdout + built.stderr
-    assert list(tmp_path.glob("*.fab"))
 
 
 def test_the_constraints_fit_the_ranges() -> None:

@@ -43,15 +43,37 @@ def whole_image(
 
 
 def _normalised(volume: Volume, preprocessing: Preprocessing) -> Any:
-    from monai.transforms.intensity.array import NormalizeIntensity, ScaleIntensityRange
+    from monai.transforms.intensity.array import ScaleIntensityRange
 
     image = _to_grid(volume.voxels, volume, preprocessing, mode="bilinear")
     if preprocessing.intensity == "zscore":
-        image = NormalizeIntensity(nonzero=True)(image)
+        image = _zscore(image)
     elif preprocessing.window is not None:
         lowest, highest = preprocessing.window
         image = ScaleIntensityRange(lowest, highest, 0.0, 1.0, clip=True)(image)
     return image
+
+
+def _zscore(image: Any) -> Any:
+    """Voxels that are not zero, less their mean, over their standard deviation; zero stays.
+
+    Bit for bit what MONAI's ``NormalizeIntensity(nonzero=True)`` gives, which takes ten times the
+    image's memory, as torch selects voxels by the indices of each.
+    """
+    import torch
+
+    voxels = image.as_tensor().numpy()
+    there = voxels != 0
+    if not there.any():
+        return image
+    values = torch.from_numpy(voxels[there])
+    mean, deviation = values.mean().numpy(), values.std(unbiased=False).numpy()
+    del values
+    result = np.zeros_like(voxels)
+    np.subtract(voxels, mean, out=result, where=there)
+    if deviation != 0:
+        np.divide(result, deviation, out=result, where=there)
+    return type(image)(torch.from_numpy(result), meta=image.meta)
 
 
 def preprocess_labels(

@@ -120,6 +120,16 @@ class Trainer(ABC):
                     on_step(step, loss)
         return FitResult(examples=len(pieces), steps=steps, loss=total / seen)
 
+    def epochs_of(self, examples: Sequence[Example]) -> float:
+        """How often a round goes through ``examples``, whether settings say epochs or steps.
+
+        Raises :class:`DataError` for no examples.
+        """
+        require(examples)
+        if self.settings.steps is None:
+            return self.settings.epochs or 1
+        return self.settings.steps * self.settings.batch_size / len(self._pieces.of(examples))
+
     def estimate_statistics(self, examples: Sequence[Example]) -> None:
         """Give batch normalisation the statistics of ``examples`` under the weights as they are.
 

@@ -12,6 +12,7 @@ import tomli_w
 from federation.config import Experiment
 from federation.iodeep.manifest import Measured, VersionManifest
 from federation.task import TASKS
+from federation.whole import write_over
 from server.events import Answered, Closed, Evaluated, Event, Published, Started
 
 
@@ -23,8 +24,11 @@ class RunFolder:
     metrics.csv     the same as a table
     versions.jsonl  the versions, by round
     timings.jsonl   where the time went, by round, work and site, and why an answer does not
-                    count; all other files can be written again from the aggregator's archive,
-                    and are when a run goes on
+                    count
+    audit.jsonl     the head of its audit log that each answer named, by round, work and site: what
+                    `iodeep site audit --head` compares
+    All files but these two can be written again from the aggregator's archive, and are when a run
+    goes on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +46,7 @@ class RunFolder:
                 self._add_seconds(version.round, "publish", seconds)
             case Answered(round=round, work=work, seconds=seconds, site=site, problem=problem):
                 self._add_seconds(round, work, seconds, site=site, problem=problem)
+                self._add_head(event)
             case Evaluated():
                 self._add_metrics(event)
             case Closed(round=round, seconds=seconds):
@@ -51,7 +56,8 @@ class RunFolder:
         """Write what the archive knows of earlier rounds; timings are known here alone."""
         for name in ("metrics.jsonl", "metrics.csv", "versions.jsonl"):
             (self.path / name).unlink(missing_ok=True)
-        _cut_unfinished(self.path / "timings.jsonl")
+        for name in ("timings.jsonl", "audit.jsonl"):
+            _cut_unfinished(self.path / name)
         self._roster = event.experiment.roster
         versions = {evaluated.version.uid: evaluated.version for evaluated in event.earlier}
         versions[event.version.uid] = event.version
@@ -77,6 +83,11 @@ class RunFolder:
     ) -> None:
         line = {"round": round, "work": work, "site": site, "seconds": dict(seconds)}
         _append(self.path / "timings.jsonl", [line | {"problem": problem}])
+
+    def _add_head(self, event: Answered) -> None:
+        if event.audit is not None:
+            line = {"round": event.round, "work": event.work, "site": event.site}
+            _append(self.path / "audit.jsonl", [line | {"head": event.audit}])
 
     def _write_experiment(self, experiment: Experiment, version: VersionManifest) -> None:
         document = tomli_w.dumps(resolved_document(experiment))
@@ -179,6 +190,11 @@ def _append(path: Path, lines: list[dict[str, Any]]) -> None:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The whole file or, after a kill, what was there before."""
+    write_over(path, text.encode())
 
 
 def _cut_unfinished(path: Path) -> None:

@@ -7,21 +7,26 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from federation import errors
-from federation.errors import UpdateError
+from federation.errors import SoftwareError, UpdateError
 from federation.iodeep.manifest import Reference
-from federation.iodeep.weights import Tensor
+from federation.iodeep.weights import Tensor, weights_digest
 from federation.messages import (
     REASONS,
     Code,
     Refusal,
     TrainAnswer,
     code_of,
+    head_of,
+    outline,
     pack,
     pack_parts,
+    repack,
     unpack,
     unpack_parts,
     unpack_tensors,
 )
+from federation.software import software
+from federation.values import Value
 
 ANSWER = TrainAnswer(
     site="A",
@@ -95,6 +100,59 @@ def test_tensors_that_lie_are_refused(array: Array) -> None:
 def test_a_content_that_is_none_is_refused(content: RecordDict) -> None:
     with pytest.raises(UpdateError):
         unpack(content, TrainAnswer)
+
+
+def of_release(content: RecordDict, release: str) -> RecordDict:
+    record = dict(content.config_records["iodeep"]) | {"software": release}
+    return RecordDict({**content, "iodeep": ConfigRecord(record)})
+
+
+@pytest.mark.parametrize("value", [ANSWER, Refusal(site="A", code=Code.DATA)])
+def test_a_message_of_another_release_is_refused_whoever_sends_it(value: Value) -> None:
+    kind = type(value)
+    content = pack(value)
+    ours = software()
+    series = ours.rpartition(".")[0]
+    for release in (ours, f"{series}.999", ""):  # the last number may differ, or nobody says
+        assert unpack(of_release(content, release), kind) == value
+    for release in ("99.0.0", f"{series}.1.0", "\x1b[31m" * 100):
+        with pytest.raises(SoftwareError, match="sites and the aggregator need") as error:
+            unpack(of_release(content, release), kind)
+        assert code_of(error.value) is Code.SOFTWARE
+        assert str(error.value).isprintable()
+
+
+def test_what_is_said_of_a_content_is_the_same_before_and_after_it_travelled() -> None:
+    tensors = {
+        "w": Tensor(dtype="F32", shape=(2,), pieces=(memoryview(np.float32([1, 2]).tobytes()),)),
+        "b": Tensor(dtype="I64", shape=(), pieces=(memoryview(b"12345678"),)),
+    }
+    content = pack(ANSWER, tensors)
+    seen = outline(content)
+    assert outline(through_flower(content)) == seen
+    assert (seen.kind, seen.weights) == ("TrainAnswer", weights_digest(tensors))
+    assert seen.bytes == len(ANSWER.model_dump_json()) + 16
+    others = [
+        pack(ANSWER),
+        pack(ANSWER.model_copy(update={"round": 2}), tensors),
+        pack(ANSWER, {**tensors, "b": tensors["w"]}),
+        RecordDict(),
+    ]
+    assert len({outline(one).digest for one in (content, *others)}) == 5
+    again = repack(content, ANSWER.model_copy(update={"audit": HEAD}))
+    assert outline(again).weights == seen.weights
+    assert head_of(again) == HEAD == unpack(again, TrainAnswer).audit
+
+
+HEAD = f"12:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "[]", "{}", '{"audit":1}', '{"audit":"1:2"}', '{"audit":null}', "[" * 10**5]
+)
+def test_a_head_that_is_none_is_not_believed(text: str) -> None:
+    record = ConfigRecord({"kind": "TrainAnswer", "json": text})
+    assert head_of(RecordDict({"iodeep": record})) is None
 
 
 ALL_ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type)]

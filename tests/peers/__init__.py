@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
-PACKAGES = "dcmtk dicom3tools orthanc orthanc-dicomweb"
+PACKAGES = "dcmtk dicom3tools orthanc orthanc-dicomweb nginx-light iproute2"
 
 _DAEMONS = "/usr/sbin"  # not in everybody's PATH
 

@@ -9,9 +9,10 @@ A folder and ports can be used again: ``with orthanc(folder, ports=archive.ports
 
 import json
 import secrets
+import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def orthanc(
     known: Mapping[str, tuple[str, int]] = UNREACHED,
     ports: tuple[int, int] | None = None,
     settings: Mapping[str, object] | None = None,
+    enter: Sequence[str] = (),
 ) -> Iterator[Orthanc]:
     """An Orthanc that answers; stopped at the end.
 
@@ -69,6 +71,7 @@ def orthanc(
               reaches them: for C-MOVE and for reports of storage commitment
     ports:    of DICOM and of HTTP, those of one before it; free ones unless given
     settings: further ones of its configuration, or others
+    enter:    what to put before its command, so that it runs on another machine
     """
     program = peer("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,12 +88,15 @@ def orthanc(
     web = f"http://127.0.0.1:{http}{_ROOT}"
 
     def answers() -> bool:
+        if enter:
+            words = ("echoscu", "-aec", AE_TITLE, "-aet", calling, "127.0.0.1", str(dimse))
+            return subprocess.run([*enter, *words], capture_output=True).returncode == 0
         return echoes(dimse, called=AE_TITLE, calling=calling, tls=context) and _asks_for_login(
             f"{web}studies"
         )
 
     with running(
-        [program, str(configuration)], log=folder / "orthanc.log", answers=answers
+        [*enter, program, str(configuration)], log=folder / "orthanc.log", answers=answers
     ) as process:
         ours = f"&tls={tls.ca}&cert={tls.client.cert}&key={tls.client.key}" if tls else ""
         yield Orthanc(

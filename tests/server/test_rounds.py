@@ -246,6 +246,41 @@ def test_a_site_that_did_not_get_a_version_gets_it_before_it_trains(registry: Re
     assert sites.asked.count(("evaluate", "D", 0)) == 2
 
 
+def test_a_site_under_a_dry_run_trains_and_does_not_count(registry: Registry) -> None:
+    """It has the version, though nothing that it measured has left."""
+    sites = Sites()
+    dry = Refusal(site="D", code=Code.DRY_RUN)
+    sites.tricks["D"] = lambda request, answer, update: (dry, {})
+    app = ClientApp()
+    app.train()(sites.train)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        reply = sites.evaluate(message, context)
+        is_dry = context.node_config["name"] == "D"
+        return Message(pack(dry), reply_to=message) if is_dry else reply
+
+    sites.app = app
+    version, events = go(sites, registry, experiment(rounds=2))
+    assert [r.site for r in version.lineage.receipts] == ["A", "B", "C"]
+    assert [asked for asked in sites.asked if asked[1] == "D"] == [
+        ("evaluate", "D", 0), ("train", "D", 1), ("evaluate", "D", 1), ("train", "D", 2),
+        ("evaluate", "D", 2),
+    ]  # fmt: skip
+    problems = {e.problem for e in events if isinstance(e, Answered) and e.site == "D"}
+    assert all("dry run" in str(problem) for problem in problems)
+
+
+def test_the_head_of_a_site_s_audit_log_is_told_whatever_it_answers(registry: Registry) -> None:
+    sites = Sites()
+    head = f"12:{'a' * 64}"
+    sites.tricks["A"] = answering(audit=head)
+    sites.tricks["B"] = lambda r, a, u: (Refusal(site="B", code=Code.DATA, audit=head), u)
+    _, events = go(sites, registry, experiment())
+    told = {e.site: e.audit for e in events if isinstance(e, Answered) and e.work == "train"}
+    assert told == {"A": head, "B": head, "C": None, "D": None}
+
+
 def test_a_late_answer_does_not_count(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     import federation.grid
 

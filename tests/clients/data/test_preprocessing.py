@@ -119,6 +119,20 @@ def test_a_window_becomes_nought_to_one(volume: Volume) -> None:
     assert np.allclose(image, np.clip((volume.voxels - 100) / 200, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("lowest", [-1e9, 1000, 1e9], ids=["all", "some", "none"])
+def test_zscore_is_monais_bit_for_bit(volume: Volume, lowest: float) -> None:
+    """Whose own takes ten times the memory; what is zero is not there, for both."""
+    from monai.transforms.intensity.array import NormalizeIntensity
+
+    there = np.where(volume.voxels < lowest, 0, volume.voxels).astype(np.float32)
+    changed = replace(volume, voxels=there)
+    plain = Preprocessing(orientation="SPL", spacing_mm=(5, 1, 1), intensity="none", size=SHAPE)
+    found = preprocess_image(changed, plain.model_copy(update={"intensity": "zscore"}))
+    assert np.array_equal(changed.voxels, there)  # MONAI's also writes into the image itself
+    expected = NormalizeIntensity(nonzero=True)(preprocess_image(changed, plain).clone())
+    assert found.numpy().tobytes() == np.asarray(expected).tobytes()
+
+
 def test_what_the_crop_leaves_out_is_told(volume: Volume) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[:, :, 10:20] = 1

@@ -1,8 +1,9 @@
-"""What a site's policy allows of what it is asked."""
+"""How much of versions a site takes into its archive of models."""
 
 from federation.config import StoreTable
 from federation.errors import PolicyError
 from federation.iodeep.manifest import VersionManifest
+from federation.messages import Code
 from federation.registry import Registry
 from federation.sizes import size_text
 
@@ -20,7 +21,8 @@ def check_room(allowed: StoreTable, registry: Registry, version: VersionManifest
     if allowed.versions is not None and len(there) >= allowed.versions:
         raise PolicyError(
             f"branch {version.branch!r} has {len(there)} versions here, and the policy allows "
-            f"{allowed.versions}; let old ones go in the archive, or raise policy.store.versions"
+            f"{allowed.versions}; let old ones go in the archive, or raise policy.store.versions",
+            Code.ROOM,
         )
     if allowed.bytes is not None:
         needed = registry.stored_bytes() + sum(part.bytes for part in version.weights.parts)
@@ -28,5 +30,6 @@ def check_room(allowed: StoreTable, registry: Registry, version: VersionManifest
             raise PolicyError(
                 f"with another version models would take {size_text(needed)} here, and the policy "
                 f"allows {size_text(allowed.bytes)}; let old ones go in the archive, or raise "
-                "policy.store.bytes"
+                "policy.store.bytes",
+                Code.ROOM,
             )

@@ -1,0 +1,1 @@
+"""How a hospital joins a federation: its folder, its keys, its request."""

@@ -1,0 +1,74 @@
+"""The SuperLink made to agree with the records of sites: who is approved is let in, nobody else."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+from federation.config import Experiment
+from federation.errors import ConfigError, FlowerError
+from server.aggregator.control import Control, Node
+from server.aggregator.home import Home
+from server.aggregator.sites import Seen, SiteRecord, site_records
+
+
+def bring_in_line(home: Home, control: Control, tell: Callable[[str], None]) -> None:
+    """Register who is approved and not known there, unregister whom it knows and should not.
+
+    Raises :class:`FlowerError` where the SuperLink does not answer. What it refuses for one site
+    is told, and the others go on.
+    """
+    wanted = {
+        _flower_key(record.node_key): record.name
+        for record in site_records(home)
+        if record.state == "approved" and record.node_key is not None
+    }
+    known = control.nodes()
+    for node in known:
+        if wanted.get(node.key) != node.name:
+            control.unregister(node)
+            tell(f"{node.name} is let in no more")
+    there = {node.key for node in known if wanted.get(node.key) == node.name}
+    for key, name in wanted.items():
+        if key in there:
+            continue
+        try:
+            control.register(name, key)
+        except FlowerError as error:
+            tell(f"{name} cannot be let in: {error}")
+        else:
+            tell(f"{name} is let in")
+
+
+def seen(control: Control) -> dict[str, Seen]:
+    """When each site was last there, by name. Raises :class:`FlowerError`."""
+    return {node.name: _seen(node) for node in control.nodes()}
+
+
+def approved(home: Home) -> dict[str, SiteRecord]:
+    """The sites that may take part, by name."""
+    return {record.name: record for record in site_records(home) if record.state == "approved"}
+
+
+def check_approved(home: Home, experiment: Experiment) -> None:
+    """Whether all of an experiment's roster may take part. Raises :class:`ConfigError`."""
+    known = approved(home)
+    if unknown := [name for name in experiment.roster if name not in known]:
+        raise ConfigError(
+            f"federation.sites names {', '.join(unknown)}, who are not approved here; approved: "
+            f"{', '.join(sorted(known)) or 'none'} (`iodeep server sites`)"
+        )
+
+
+def _seen(node: Node) -> Seen:
+    last = datetime.fromisoformat(node.seen) if node.seen else None
+    return Seen(last=last, online=node.is_online)
+
+
+def _flower_key(text: str) -> bytes:
+    """A public key in OpenSSH's form as Flower encodes it."""
+    key = load_ssh_public_key(text.encode())
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # the record has checked it
+    return public_key_to_bytes(key)

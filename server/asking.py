@@ -1,0 +1,151 @@
+"""Sites asked over Flower's Grid: messages out, answers back, in roster order until a deadline."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from federation.errors import UpdateError
+from federation.messages import (
+    CensusAnswer,
+    Code,
+    EvaluateAnswer,
+    Refusal,
+    ReleaseAnswer,
+    StatisticsAnswer,
+    TrainAnswer,
+    head_of,
+    kind_of,
+    unpack,
+)
+from federation.timing import Stopwatch
+from server.events import Answered, Asked, Event, Observer
+
+_POLL_S = 0.5
+
+Answer = TypeVar(
+    "Answer", TrainAnswer, StatisticsAnswer, EvaluateAnswer, CensusAnswer, ReleaseAnswer
+)
+Accept = Callable[[str, RecordDict], Mapping[str, float]]
+"""Takes a site's answer, and returns the seconds that the site says it spent on it."""
+
+
+class Asking:
+    """Asks sites of a grid, one question at a time."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        deadline_s: float,
+        roster: Sequence[str] = (),
+        quorum: int = 0,
+        observers: Sequence[Observer] = (),
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """How sites are asked.
+
+        quorum:  before asking it waits, until the deadline, for so many of the roster to be
+                 connected: who has lost the connection is back after a minute or two
+        waiting: is called when all messages are out, before it waits for answers
+        """
+        self._grid = grid
+        self._deadline_s = deadline_s
+        self._roster = roster
+        self._quorum = quorum
+        self._observers = observers
+        self._waiting = waiting
+
+    @property
+    def connected(self) -> tuple[str, ...]:
+        """The names of the sites that are there to be asked, sorted."""
+        return tuple(sorted(node.name for node in self._grid.get_nodes()))
+
+    def ask(
+        self, work: str, content: RecordDict, sites: Sequence[str], round: int, accept: Accept
+    ) -> dict[str, str]:
+        """Ask sites, and give their answers to ``accept`` in roster order, one at a time.
+
+        Returns why the others' do not count: not connected, not in time, refused by the site,
+        or refused by ``accept`` with an :class:`UpdateError`.
+        """
+        self._tell(Asked(round=round, work=work, sites=tuple(sites)))
+        nodes = self._nodes_of(sites)
+        messages = {
+            site: Message(content, nodes[site], work, ttl=self._deadline_s, group_id=str(round))
+            for site in sites
+            if site in nodes
+        }
+        deadline = time.monotonic() + self._deadline_s
+        pushed = dict(zip(messages, self._grid.push_messages(messages.values()), strict=True))
+        self._waiting()
+        problems: dict[str, str] = {}
+        for site in sites:
+            stopwatch = Stopwatch()
+            audit = None
+            try:
+                if site not in pushed:
+                    raise UpdateError("it is not connected")
+                reply = self._await(pushed[site], deadline)
+                audit = head_of(reply.content)
+                with stopwatch.on("aggregation"):
+                    spent = accept(site, reply.content)
+                elapsed = reply.metadata.created_at - messages[site].metadata.created_at
+                stopwatch.seconds |= spent
+                stopwatch.seconds["transfer"] = max(0.0, elapsed - sum(spent.values()))
+            except UpdateError as error:
+                problems[site] = ascii(str(error))[1:-1][:256]  # it goes into a manifest
+            self._tell(
+                Answered(
+                    round=round,
+                    work=work,
+                    site=site,
+                    problem=problems.get(site),
+                    seconds=stopwatch.seconds,
+                    audit=audit,
+                )
+            )
+        return problems
+
+    def _nodes_of(self, sites: Sequence[str]) -> dict[str, int]:
+        """The nodes of those sites that are connected."""
+        deadline = time.monotonic() + self._deadline_s
+        while True:
+            nodes = {node.name: node.node_id for node in self._grid.get_nodes()}
+            there = sum(name in nodes for name in self._roster)
+            if there >= self._quorum or time.monotonic() > deadline:
+                return {name: node for name, node in nodes.items() if name in sites}
+            time.sleep(_POLL_S)
+
+    def _await(self, identifier: str, deadline: float) -> Message:
+        """A reply with content. Raises :class:`UpdateError` where none comes in time."""
+        while True:
+            for reply in self._grid.pull_messages([identifier]):
+                if reply.has_error():
+                    raise UpdateError(f"its client failed ({reply.error.reason:.80})")
+                return reply
+            if time.monotonic() > deadline:
+                raise UpdateError("no answer came before the deadline")
+            time.sleep(_POLL_S)
+
+    def _tell(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)
+
+
+def unpack_answer(content: RecordDict, site: str, kind: type[Answer]) -> Answer:
+    """A site's answer. Raises :class:`UpdateError` for a refusal or anything unexpected."""
+    if kind_of(content) == Refusal.__name__:
+        refusal = unpack(content, Refusal)
+        raise UpdateError(f"{refusal.reason} ({refusal.code})")
+    answer = unpack(content, kind)
+    if answer.site != site:
+        raise UpdateError("it answers in another site's name")
+    return answer
+
+
+def is_refusal(content: RecordDict, code: Code) -> bool:
+    """Whether a site answers with this very no."""
+    return kind_of(content) == Refusal.__name__ and unpack(content, Refusal).code is code

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import alone, codec, epoch, federation, large, pacs, reading
+from benchmarks import alone, codec, deployment, epoch, federation, large, pacs, reading
 from benchmarks.table import Row, machine, page
 from federation.quiet import keep_libraries_quiet
 
@@ -29,6 +29,7 @@ def main() -> None:
         "reading": reading.rows,
         "epoch": epoch.rows,
         "alone": alone.rows,
+        "deployment": lambda: deployment.rows(options.data),
         "federation": lambda: federation.rows(options.data, options.rounds, options.turns),
     }
     if unknown := set(options.names) - benchmarks.keys():

@@ -170,10 +170,14 @@ def revoke(
 
 
 def sites(folder: Folder, json: Json = False) -> None:
-    """Say which hospitals were invited, approved and revoked."""
+    """Say which hospitals were invited, approved and revoked, and which are connected.
+
+    That is known where `iodeep server serve` runs.
+    """
     home = Home(folder)
     provision.check_home(home)
-    facts = [joined.site_facts(record) for record in joined.site_records(home)]
+    seen = operate.seen_or_unknown(home)
+    facts = [joined.site_facts(record, seen) for record in joined.site_records(home)]
     if json:
         print_json(facts)
         return

@@ -1,6 +1,7 @@
 """`iodeep server serve`, `status`, `census` and `offer`: the aggregator at work."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,11 @@ import typer
 from federation.commands.arguments import Json, LineArgument
 from federation.commands.output import print_json, print_table
 from federation.config import Experiment, read_experiment
-from federation.errors import ConfigError
+from federation.errors import ConfigError, FlowerError
 from federation.iodeep.labels import Line
 from federation.registry import new_branch
 from server.aggregator.home import Home
+from server.aggregator.sites import Seen
 
 Folder = Annotated[Path, typer.Argument(help="The aggregator's folder.")]
 
@@ -155,6 +157,18 @@ def _asked(home: Home, name: str, experiment: Experiment | None, **config: str) 
             if run.is_finished:
                 check_completed(run, started)
     return started.folder
+
+
+def seen_or_unknown(home: Home) -> Mapping[str, Seen] | None:
+    """When each site was last there; None where the SuperLink does not run."""
+    from server.aggregator.control import Control
+    from server.aggregator.membership import seen
+
+    with Control(home) as control:
+        try:
+            return seen(control)
+        except FlowerError:
+            return None
 
 
 def _run_facts(home: Home, run: Any) -> dict[str, Any]:

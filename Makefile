@@ -17,7 +17,8 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not soak" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m "not soak" --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder
 
 soak: .venv/installed
 	$(BIN)/pytest -m soak --timeout 3600

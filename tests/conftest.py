@@ -9,6 +9,28 @@ import pytest
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from tests.peers.certificates import Certificates, write_certificates
 
+LONGEST_FIRST = (
+    "tests/test_federation.py",
+    "tests/test_deployment.py",
+    "tests/clients/finetuning/test_finetune.py",
+    "tests/server/test_check.py",
+    "tests/server/test_rounds.py",
+    "tests/clients/inference/test_command.py",
+    "tests/test_archives_federation.py",
+    "tests/test_alone_docs.py",
+)
+"""A file is one worker's: a long one that comes last leaves the others idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first; all others stay in order."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+
+    def place(item: pytest.Item) -> int:
+        return places.get(item.nodeid.partition("::")[0], len(places))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts_count() -> None:

@@ -246,6 +246,30 @@ def test_old_versions_of_tls_are_refused(federation: Federation) -> None:
     assert "SSL" in done.stderr
 
 
+SHOWN = """
+import ssl, sys
+pem = ssl.get_server_certificate((sys.argv[1], int(sys.argv[2])), ca_certs=sys.argv[3])
+print(pem)
+"""
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(federation: Federation) -> None:
+    def shown() -> str:
+        return subprocess.run(
+            [*federation.machines["A"].enter, sys.executable, "-c", SHOWN, federation.address,
+             str(PORT), str(federation.home / "tls" / "ca.crt")],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    before = shown()
+    federation.type(AGGREGATOR, "server", "renew", federation.home, "--days", "90")
+    until = time.monotonic() + 30
+    while shown() == before:
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    assert shown().strip() == (federation.home / "tls" / "server.crt").read_text().strip()
+
+
 HOSTILE = """
 import sys
 from pathlib import Path

@@ -59,6 +59,7 @@ def create_home(
             (scratch / inner).mkdir(mode=0o700)
         if archive == ARCHIVE:
             Archive(scratch / "archive").close()
+            (scratch / "archive").chmod(0o700)
         (scratch / DOCUMENT).write_text(_document(aggregator), encoding="utf-8")
         SigningKey.create(home.key)
         authority = Authority.create(name, now=now)

@@ -1,6 +1,7 @@
 """`iodeep server serve`: the aggregator's processes, kept running until it is asked to end."""
 
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -38,7 +39,11 @@ def serve(
         health = stack.enter_context(Health(home, control, (superlink, edge)))
         aligned, is_told = -math.inf, False
         kept = [superlink]
+        shown = _changed(home)
         while not is_to_end(_LOOK_S):
+            if _changed(home) != shown:  # `iodeep server renew`
+                shown = _changed(home)
+                edge.signal(signal.SIGHUP)
             for one in kept:
                 status = one.keep()
                 if status is not None:
@@ -58,6 +63,13 @@ def serve(
             if health.is_ready and not is_told:
                 tell(home.document.address)
                 is_told = True
+
+
+def _changed(home: Home) -> tuple[int, int]:
+    """When the certificate that sites see, and its key, were written."""
+    paths = (home.certificate("server"), home.private_key("server"))
+    certificate, key = (path.stat().st_mtime_ns for path in paths)
+    return certificate, key
 
 
 def _superlink(home: Home) -> Program:

@@ -1,8 +1,7 @@
 """A release on offer: sites are asked to use what the aggregator's archive says is released."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
 from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -19,10 +18,8 @@ from federation.values import Value
 from server.asking import Asking, is_refusal, unpack_answer
 from server.delivery import deliver
 from server.events import Observer
-from server.questions import AnswerFacts
-from server.report.folder import write_whole
+from server.questions import AnswerFacts, Findings
 
-OFFER = "offer.json"
 DEADLINE_S = 600.0
 
 
@@ -42,24 +39,16 @@ class SiteRelease(Value):
     problem: str | None = None
 
 
-class Offer(Value):
+class Offer(Findings):
     """A release and what sites did with it, by site in the order in which they were asked."""
+
+    FILE: ClassVar[str] = "offer.json"
 
     line: str
     number: PositiveInt
     version: Reference
     branch: Branch
     sites: dict[Name, SiteRelease]
-
-    def write(self, folder: Path) -> None:
-        """Into ``offer.json`` of a run's folder, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / OFFER, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """What :meth:`write` wrote."""
-        return cls.model_validate_json((folder / OFFER).read_bytes())
 
 
 def offer_release(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from flwr.app import MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -15,8 +15,6 @@ from federation.values import Value
 from server.asking import Asking, unpack_answer
 from server.events import Answered, Event, Observer
 from server.report.folder import write_whole
-
-CENSUS = "census.json"
 
 
 class SiteCount(Value):
@@ -36,21 +34,29 @@ class SiteCount(Value):
     no_answer: str | None = None
 
 
-class Census(Value):
-    """What the roster of an experiment has for its line, by site in roster order."""
+class Findings(Value):
+    """What came of a question to sites, in a file of the run's folder."""
 
-    line: str
-    sites: dict[Name, SiteCount]
+    FILE: ClassVar[str]
 
     def write(self, folder: Path) -> None:
-        """Into ``census.json`` of a run's folder, whole or not at all."""
+        """Into ``FILE`` of a run's folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / CENSUS, self.model_dump_json(indent=2) + "\n")
+        write_whole(folder / self.FILE, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """What :meth:`write` wrote."""
-        return cls.model_validate_json((folder / CENSUS).read_bytes())
+        return cls.model_validate_json((folder / cls.FILE).read_bytes())
+
+
+class Census(Findings):
+    """What the roster of an experiment has for its line, by site in roster order."""
+
+    FILE: ClassVar[str] = "census.json"
+
+    line: str
+    sites: dict[Name, SiteCount]
 
 
 def take_census(experiment: Experiment, grid: Grid, observers: tuple[Observer, ...] = ()) -> Census:

@@ -33,6 +33,8 @@ from tests.peers.deployment import (
     orthanc_at,
 )
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the federation to train
+
 CONFIG = Path(__file__).parents[1] / "configs" / "phantom.toml"
 SETTINGS = (
     "rounds=2", 'federation.sites=["A","B"]', "federation.quorum=2", "training.steps=6",

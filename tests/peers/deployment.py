@@ -29,7 +29,7 @@ from tests.peers.orthanc import AE_TITLE, orthanc
 AGGREGATOR = "aggregator"
 PORT = 8443
 _IODEEP = (sys.executable, "-c", "from federation.cli import main; main()")
-_UP_S = 90
+_UP_S = 180  # more than the wait after a first connection that is refused
 _QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 

@@ -238,10 +238,11 @@ def _choosing(folder: Path) -> Iterator[Row]:
     with _served(folder / "pacs") as address, open_gateway(address) as gateway:
         experiment = _phantom()
         manifest, parts = fresh_version(experiment, "main")
+        kept = [[b"".join(part)] for part in parts]
         registry = Registry(gateway)
         for line in _lines():
             version = manifest.model_copy(update={"line": line})
-            registry.publish(version, parts)
+            registry.publish(version, kept)
             promote(registry, version)
         facts = ImageFacts(modality="MR", images=40, is_projection=False, body_part="BRAIN")
         cold: list[float] = []

@@ -16,7 +16,17 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.audit import REQUESTS, Incoming, Journal, Reply, subject_of
+from clients.audit import (
+    CENSUS,
+    EVALUATION,
+    REQUESTS,
+    STATISTICS,
+    TRAINING,
+    Incoming,
+    Journal,
+    Reply,
+    subject_of,
+)
 from clients.counting import count_studies
 from clients.evaluation import counts_of, measure
 from clients.hospital import Hospital
@@ -38,7 +48,7 @@ from clients.policy import (
 from clients.preview import write_preview
 from clients.training import Segmenter, seed_for
 from federation.config import Site, TrainingTable, read_site
-from federation.errors import CodecError, ConfigError, IODeepError, PolicyError, SignatureError
+from federation.errors import CodecError, ConfigError, PolicyError, SignatureError, UpdateError
 from federation.iodeep.codec import Record
 from federation.iodeep.header import Stamp
 from federation.iodeep.manifest import VersionManifest, parse_manifest
@@ -70,7 +80,19 @@ from federation.networks import tensors_of
 from federation.quiet import keep_libraries_quiet
 from federation.timing import Stopwatch
 
-app = ClientApp()
+_TYPES = ("train", "query", "evaluate")
+
+
+class SiteApp(ClientApp):
+    """Flower's; but a message of a type that has no function here is noted and refused, too."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        if message.metadata.message_type in _TYPES:
+            return super().__call__(message, context)
+        return _answer(message, context, _refuse)
+
+
+app = SiteApp()
 
 
 @app.train()
@@ -99,7 +121,7 @@ def _train(site: Site, content: RecordDict, journal: Journal) -> Reply:
     check_strategy(allowed, request.strategy)
     check_threads(allowed, settings)
     check_hours(allowed, journal.now())
-    check_rate(allowed, journal.trained_today)
+    check_rate(site.policy, TRAINING, journal.begun_today)
     stopwatch = Stopwatch()
     with Hospital(site) as hospital, ExitStack() as stack:
         with stopwatch.on("archive"):
@@ -111,14 +133,14 @@ def _train(site: Site, content: RecordDict, journal: Journal) -> Reply:
             data = hospital.labelled_data(version)
             hospital.release()
         check_epochs(allowed, trainer.epochs_of(data.train))
-        journal.note_training()
+        _begin(site, TRAINING, journal)
         with stopwatch.on("training"):
             result = trainer.fit(
                 data.train,
                 seed=seed_for(request.seed, site.name, request.round),
                 round=request.round,
                 rounds=request.rounds,
-                on_step=Deadline(allowed),
+                on_step=Deadline(allowed, TRAINING),
             )
         update = tensors_of(trainer.network)
         norm = norm_of_change(update, start)
@@ -139,9 +161,11 @@ def _train(site: Site, content: RecordDict, journal: Journal) -> Reply:
 
 
 def _measure_statistics(site: Site, content: RecordDict, journal: Journal) -> Reply:
-    request = unpack(content, StatisticsRequest)
+    request, allowed = unpack(content, StatisticsRequest), site.policy.rounds
     check_line(site.policy, request.line)
-    check_threads(site.policy.rounds, request.training)
+    check_threads(allowed, request.training)
+    check_hours(allowed, journal.now())
+    check_rate(site.policy, STATISTICS, journal.begun_today)
     stopwatch = Stopwatch()
     with Hospital(site) as hospital:
         with stopwatch.on("archive"), _start_of(hospital, request) as record:
@@ -150,8 +174,9 @@ def _measure_statistics(site: Site, content: RecordDict, journal: Journal) -> Re
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
         trainer = trainer_with_own(hospital, version, unpack_tensors(content), request.training)
+    _begin(site, STATISTICS, journal)
     with stopwatch.on("training"):
-        trainer.estimate_statistics(data.train)
+        trainer.estimate_statistics(data.train, on_batch=Deadline(allowed, STATISTICS))
     answer = StatisticsAnswer(
         site=site.name,
         round=request.round,
@@ -168,8 +193,10 @@ def _evaluate(site: Site, content: RecordDict, journal: Journal) -> Reply:
     version = parse_manifest(request.manifest.encode())
     if not isinstance(version, VersionManifest):
         raise CodecError(f"a {version.kind} came; only a VERSION can be evaluated")
+    allowed = site.policy.rounds
     check_line(site.policy, version.line)
-    check_threads(site.policy.rounds, request.training)
+    check_threads(allowed, request.training)
+    check_rate(site.policy, EVALUATION, journal.begun_today)
     stamp = Stamp(
         study_date=request.study_date,
         study_time=request.study_time,
@@ -193,8 +220,14 @@ def _evaluate(site: Site, content: RecordDict, journal: Journal) -> Reply:
         with stopwatch.on("data"):
             data = hospital.labelled_data(version)
             hospital.release()
+        _begin(site, EVALUATION, journal)
         with stopwatch.on("evaluation"):
-            measured = measure(trainer, data)
+            measured = measure(
+                trainer,
+                data,
+                least_cases=allowed.least_cases,
+                on_case=Deadline(allowed, EVALUATION),
+            )
         with stopwatch.on("archive"):
             hospital.record(version, measured)
         if site.preview and data.test and isinstance(trainer, Segmenter):
@@ -209,12 +242,19 @@ def _evaluate(site: Site, content: RecordDict, journal: Journal) -> Reply:
     return Reply(value=answer, facts={"cases": dict(measured.cases)})
 
 
-def _count_studies(site: Site, content: RecordDict, _: Journal) -> Reply:
-    return Reply(value=count_studies(site, unpack(content, CensusRequest)))
+def _count_studies(site: Site, content: RecordDict, journal: Journal) -> Reply:
+    request = unpack(content, CensusRequest)
+    check_rate(site.policy, CENSUS, journal.begun_today)
+    _begin(site, CENSUS, journal)
+    return Reply(value=count_studies(site, request))
 
 
 def _accept_release(site: Site, content: RecordDict, _: Journal) -> Reply:
     return Reply(value=accept_release(site, unpack(content, ReleaseOffer)))
+
+
+def _refuse(site: Site, _content: RecordDict, _journal: Journal) -> Reply:
+    raise UpdateError(f"a message came to {site.name} that is none of {', '.join(_TYPES)}")
 
 
 Work = Callable[[Site, RecordDict, Journal], Reply]
@@ -224,6 +264,13 @@ _QUERIES: Mapping[str, Work] = {
     CensusRequest.__name__: _count_studies,
     ReleaseOffer.__name__: _accept_release,
 }
+
+
+def _begin(site: Site, work: str, journal: Journal) -> None:
+    """Note that work begins. Messages that came at the same time were all let through before one of
+    them was noted, so it is counted once more. Raises :class:`PolicyError`."""
+    journal.note_begin(work)
+    check_rate(site.policy, work, lambda _: journal.begun_today(work) - 1)
 
 
 def _check_approval(
@@ -257,16 +304,17 @@ def _answer(message: Message, context: Context, work: Work) -> Message:
     site: Site | None = None
     journal: Journal | None = None
     decision = "allowed"
+    asked = message.content if message.has_content() else RecordDict()  # Flower knows of errors
     try:
         document = context.node_config.get("site")
         if not isinstance(document, str):
             raise ConfigError("the node config names no site document; start it with site=PATH")
         site = read_site(Path(document))
-        opened = Journal(site, _incoming(message), _local_time)
+        opened = Journal(site, _incoming(message, asked), _local_time)
         opened.note_in()
         journal = opened
         journal.check_new()
-        reply = work(site, message.content, journal)
+        reply = work(site, asked, journal)
         if site.policy.rounds.dry_run and isinstance(reply.value, _OF_ROUNDS):
             reply, decision = _dry(site, reply), "refused"
     except Exception as error:
@@ -299,23 +347,26 @@ def _refusal(site: Site | None, message: Message, error: Exception) -> Reply:
     return Reply(value=Refusal(site=site.name if site else "unknown", code=code))
 
 
-def _incoming(message: Message) -> Incoming:
+def _incoming(message: Message, content: RecordDict) -> Incoming:
     metadata = message.metadata
     return Incoming(
         message=metadata.message_id,
         run=metadata.run_id,
         group=metadata.group_id,
         type=metadata.message_type,
-        outline=outline(message.content),
-        subject=_subject(message.content),
+        outline=outline(content),
+        subject=_subject(content),
     )
 
 
 def _subject(content: RecordDict) -> dict[str, Any]:
-    """What a message is about, as far as it can be read: whether it counts is seen later."""
+    """What a message is about, as far as it can be read: whether it counts is seen later.
+
+    Whatever is in it, that it came is noted.
+    """
     try:
         return subject_of(unpack(content, REQUESTS[kind_of(content)]))
-    except (KeyError, IODeepError):
+    except Exception:
         return {}
 
 

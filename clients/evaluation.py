@@ -1,7 +1,7 @@
 """A version's network on a site's labelled cases: for training, and what it is worth there."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from clients.data import LabelledData, Reason
 from clients.training import Classifier, Segmenter, Trainer
@@ -24,14 +24,24 @@ def trainer_for(
     )
 
 
-def measure(trainer: Trainer, data: LabelledData) -> Measured:
+def measure(
+    trainer: Trainer,
+    data: LabelledData,
+    *,
+    least_cases: int = 1,
+    on_case: Callable[[int], None] | None = None,
+) -> Measured:
     """The metrics of a network on the site's validation and test cases; what is not finite, as
-    the Dice of a label that no case has, is left out."""
+    the Dice of a label that no case has, is left out.
+
+    least_cases: what would be a mean over fewer cases is left out, too
+    on_case:     hears the case of a part, from 1
+    """
     parts = {"validation": data.validation, "test": data.test}
     metrics: dict[str, float] = {}
     for part, examples in parts.items():
-        if examples:
-            measured = trainer.evaluate(examples).metrics
+        if len(examples) >= least_cases:
+            measured = trainer.evaluate(examples, least=least_cases, on_case=on_case).metrics
             metrics |= {f"{part}_{name}": v for name, v in measured.items() if math.isfinite(v)}
     return Measured(
         metrics=metrics,

@@ -7,6 +7,7 @@ import numpy as np
 
 from clients.data import Example
 from clients.training import Segmenter
+from federation.whole import SECRET, make_private
 
 PREVIEW = "preview.npz"
 
@@ -20,9 +21,9 @@ def write_preview(folder: Path, example: Example, trainer: Segmenter) -> Path:
     truth = example.label[0].numpy()
     index = int(np.argmax((truth > 0).sum(axis=(0, 1))))
     prediction = trainer.predict(example.image)[0].numpy()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     unfinished = folder / f"{PREVIEW}.{os.getpid()}.part"
-    private = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    private = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, SECRET)
     with os.fdopen(private, "wb") as file:
         np.savez(
             file,

@@ -5,12 +5,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-import tomli_w
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from federation.config import Name, PolicyTable
+from federation.config import Name
+from federation.config.aggregator import OfferedPolicy
 from federation.config.fields import HostPort
 from federation.errors import ConfigError, SoftwareError
 from federation.iodeep.labels import Concept, Line, find_concept
@@ -30,21 +30,6 @@ def _certificate(text: str) -> str:
     except ValueError:
         raise ValueError("expected a certificate in PEM") from None
     return certificate.public_bytes(Encoding.PEM).decode()
-
-
-def _policy(table: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if own := table.keys() & {"trust", "opt_out"}:
-        raise ValueError(f"{min(own)} is for the site alone to say")
-    try:
-        PolicyTable.model_validate(table)
-        tomli_w.dumps(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: {first['msg']}") from None
-    except TypeError:  # null is nothing in TOML
-        raise ValueError("expected values that TOML has too") from None
-    return table
 
 
 Pattern = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
@@ -79,7 +64,7 @@ class Invitation(SignedDocument):
     address: Annotated[HostPort, Field(pattern=r"^[!-~]{1,255}$")]
     ca: Annotated[str, AfterValidator(_certificate)]
     lines: Annotated[tuple[OfferedLines, ...], Field(min_length=1, max_length=64)]
-    policy: Annotated[dict[str, JsonValue], AfterValidator(_policy)]
+    policy: OfferedPolicy
     issued: Instant
     expires: Instant
 

@@ -16,7 +16,6 @@ from typing import Annotated, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     TypeAdapter,
@@ -41,7 +40,9 @@ from federation.errors import (
 )
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import (
+    MAX_NUMBER,
     Branch,
+    Count,
     Counts,
     Measured,
     Metrics,
@@ -57,7 +58,9 @@ from federation.values import Value
 
 MAX_JSON_CHARACTERS = 4 * 2**20
 
-Seconds = Annotated[dict[Text, NonNegativeFloat], Field(max_length=16)]
+Round = Annotated[PositiveInt, Field(le=MAX_NUMBER)]
+StartRound = Annotated[NonNegativeInt, Field(le=MAX_NUMBER)]
+Seconds = Annotated[dict[Text, Annotated[float, Field(ge=0, le=1e9)]], Field(max_length=16)]
 SignatureText = Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")]
 HeadText = Annotated[str, Field(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$")]
 """The head of a site's audit log when it answered, which it cannot take back."""
@@ -81,9 +84,9 @@ class TrainRequest(Value):
     line: Line
     branch: Branch
     start: Reference
-    start_round: NonNegativeInt
-    round: PositiveInt
-    rounds: PositiveInt
+    start_round: StartRound
+    round: Round
+    rounds: Round
     seed: NonNegativeInt
     strategy: Text
     training: TrainingTable
@@ -98,8 +101,8 @@ class StatisticsRequest(Value):
     line: Line
     branch: Branch
     start: Reference
-    start_round: NonNegativeInt
-    round: PositiveInt
+    start_round: StartRound
+    round: Round
     training: TrainingTable
 
 
@@ -156,7 +159,7 @@ class TrainAnswer(Value):
     site: Name
     round: PositiveInt
     start: Reference
-    examples: NonNegativeInt
+    examples: Count
     metrics: Metrics
     quarantined: Counts = {}
     seconds: Seconds = {}
@@ -168,7 +171,7 @@ class StatisticsAnswer(Value):
 
     site: Name
     round: PositiveInt
-    examples: PositiveInt
+    examples: Annotated[Count, Field(ge=1)]
     seconds: Seconds = {}
     audit: HeadText | None = None
 
@@ -196,7 +199,7 @@ class CensusAnswer(Value):
     """
 
     site: Name
-    studies: NonNegativeInt | None
+    studies: Count | None
     problem: "Code | None" = None
     seconds: Seconds = {}
     audit: HeadText | None = None
@@ -252,9 +255,9 @@ REASONS: Mapping[Code, str] = {
     Code.LINE: "the site's policy does not allow this line",
     Code.STRATEGY: "the site's policy does not allow this strategy",
     Code.SETTINGS: "the site's policy does not allow these settings of training",
-    Code.RATE: "the site has taken part in as many rounds today as its policy allows",
-    Code.HOURS: "the site's policy does not allow training at this time of day",
-    Code.TIME: "training took longer than the site's policy allows",
+    Code.RATE: "the site has done this as often today as its policy allows",
+    Code.HOURS: "the site's policy does not allow it at this time of day",
+    Code.TIME: "it took longer than the site's policy allows",
     Code.ROOM: "the site's policy allows no further version in its archive",
     Code.APPROVAL: "the line is new to the site, and somebody there has to approve it",
     Code.DRY_RUN: "the site trained, and its policy lets nothing leave: a dry run",

@@ -40,6 +40,7 @@ from federation.iodeep.signature import Signature, SigningKey
 from federation.pacs import Gateway
 from federation.pacs.attributes import is_uid
 from federation.trust import Trust
+from federation.whole import make_private
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -484,7 +485,7 @@ class Registry:
     @contextmanager
     def _folder(self) -> Iterator[Path]:
         if self._scratch is not None:
-            self._scratch.mkdir(parents=True, exist_ok=True)
+            make_private(self._scratch)
         with tempfile.TemporaryDirectory(prefix="iodeep-", dir=self._scratch) as folder:
             yield Path(folder)
 

@@ -6,18 +6,21 @@ are killed and can do nothing ourselves.
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from federation.closing import Closing
+from federation.whole import SECRET, make_private
 
 _STOP_S = 15.0
 _STEADY = 5.0  # longest waits that a program has to run for its next failure to count as the first
+_MOST_BYTES = 16 * 2**20  # of a log
 _PR_SET_PDEATHSIG = 1
 
 
@@ -25,16 +28,16 @@ class Program(Closing):
     """A program that shall run. :meth:`keep` starts it, and again when it has ended.
 
     what:    how it is called in a message
-    command: of each start anew, as a port may have to be another one
     wait_s:  before it is started a second time; each further wait is twice as long, up to
              ``longest_s``
-    log:     what it prints goes there, the newest at the end
+    log:     what it prints goes there, the newest at the end; from 16 MiB on it is kept as
+             ``.1`` and begun anew
     """
 
     def __init__(
         self,
         what: str,
-        command: Callable[[], Sequence[str]],
+        command: Sequence[str],
         *,
         env: Mapping[str, str],
         log: Path,
@@ -59,6 +62,7 @@ class Program(Closing):
     def keep(self) -> int | None:
         """Start it where it is due; returns its exit status where it has just ended."""
         now = time.monotonic()
+        self._cut_log()
         if self._process is None:
             if now >= self._due:
                 self._start()
@@ -83,6 +87,7 @@ class Program(Closing):
         if not self._log.exists():
             return [], position
         with self._log.open("rb") as file:
+            position = position if position <= file.seek(0, os.SEEK_END) else 0  # begun anew
             file.seek(position)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
@@ -106,10 +111,17 @@ class Program(Closing):
             os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
         process.wait()
 
+    def _cut_log(self) -> None:
+        """It goes on writing where the file ends, so the file itself has to stay."""
+        if self._log.exists() and self._log.stat().st_size > _MOST_BYTES:
+            shutil.copyfile(self._log, self._log.with_name(f"{self._log.name}.1"))
+            os.truncate(self._log, 0)
+
     def _start(self) -> None:
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        tied = [sys.executable, "-I", "-m", __name__, str(os.getpid()), *self._command()]
-        with self._log.open("ab") as log:
+        make_private(self._log.parent)
+        tied = [sys.executable, "-I", "-m", __name__, str(os.getpid()), *self._command]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with os.fdopen(os.open(self._log, flags, SECRET), "ab") as log:
             self._process = subprocess.Popen(
                 tied,
                 env=self._env,

@@ -22,6 +22,8 @@ RestartSec=65
 KillSignal=SIGTERM
 TimeoutStopSec=60
 UMask=0077
+MemoryMax={memory}
+OOMPolicy=continue
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full
@@ -34,8 +36,11 @@ WantedBy=multi-user.target
 """
 
 
-def unit(description: str, words: Sequence[str], *, folder: Path) -> str:
+def unit(description: str, words: Sequence[str], *, folder: Path, memory: str = "infinity") -> str:
     """A unit that runs ``iodeep`` with these words, as whoever asks for it.
+
+    memory: the most that it gets together with all that it starts, as systemd's ``MemoryMax``;
+            what is ended for want of it, ``iodeep`` itself starts again
 
     Raises :class:`ConfigError` for a word that a unit cannot hold.
     """
@@ -46,5 +51,6 @@ def unit(description: str, words: Sequence[str], *, folder: Path) -> str:
         description=description,
         user=getpass.getuser(),
         folder=folder.resolve(),
+        memory=memory,
         command=" ".join(f'"{word}"' if " " in word else word for word in command),
     )

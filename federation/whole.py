@@ -38,6 +38,23 @@ def _write(path: Path, data: bytes, mode: int, put: Callable[[Path, Path], None]
         part.unlink(missing_ok=True)
 
 
+def append(path: Path, data: bytes) -> None:
+    """Put data behind what is in a file; one that is made is its owner's alone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with os.fdopen(os.open(path, flags, SECRET), "ab") as file:
+        file.write(data)
+
+
+def make_private(folder: Path) -> None:
+    """A folder, and those above it that are missing, which their owner alone can look into.
+
+    One that is there stays as it is.
+    """
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 @contextmanager
 def whole_folder(folder: Path, *, last: str) -> Iterator[Path]:
     """Fill a new or an empty folder: what is written into the one given here lies there after.

@@ -1,13 +1,16 @@
 """Sites asked over Flower's Grid: messages out, answers back, in roster order until a deadline."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from httpx import HTTPError
 
-from federation.errors import UpdateError
+from federation.errors import IODeepError, UpdateError
+from federation.flower.waiting import waiting_until
 from federation.messages import (
     CensusAnswer,
     Code,
@@ -24,6 +27,8 @@ from federation.timing import Stopwatch
 from server.events import Answered, Asked, Event, Observer
 
 _POLL_S = 0.5
+
+_log = logging.getLogger(__name__)
 
 Answer = TypeVar(
     "Answer", TrainAnswer, StatisticsAnswer, EvaluateAnswer, CensusAnswer, ReleaseAnswer
@@ -69,7 +74,8 @@ class Asking:
         """Ask sites, and give their answers to ``accept`` in roster order, one at a time.
 
         Returns why the others' do not count: not connected, not in time, refused by the site,
-        or refused by ``accept`` with an :class:`UpdateError`.
+        or refused by ``accept`` with an :class:`UpdateError`. An answer that cannot be read,
+        whatever is wrong with it, is one site's failure and not the others'.
         """
         self._tell(Asked(round=round, work=work, sites=tuple(sites)))
         nodes = self._nodes_of(sites)
@@ -97,6 +103,11 @@ class Asking:
                 stopwatch.seconds["transfer"] = max(0.0, elapsed - sum(spent.values()))
             except UpdateError as error:
                 problems[site] = ascii(str(error))[1:-1][:256]  # it goes into a manifest
+            except (IODeepError, OSError, HTTPError):
+                raise  # not the site's doing
+            except Exception as error:
+                _log.warning("the answer of %s", site, exc_info=error)
+                problems[site] = f"its answer cannot be read ({type(error).__name__})"
             self._tell(
                 Answered(
                     round=round,
@@ -122,7 +133,9 @@ class Asking:
     def _await(self, identifier: str, deadline: float) -> Message:
         """A reply with content. Raises :class:`UpdateError` where none comes in time."""
         while True:
-            for reply in self._grid.pull_messages([identifier]):
+            with waiting_until(deadline):
+                replies = [*self._grid.pull_messages([identifier])]
+            for reply in replies:
                 if reply.has_error():
                     raise UpdateError(f"its client failed ({reply.error.reason:.80})")
                 return reply

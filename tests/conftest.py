@@ -1,5 +1,6 @@
 """What every test counts on."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,11 @@ import pytest
 
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from tests.peers.certificates import Certificates, write_certificates
+
+# Threads of torch that have nothing to do sleep, here and in processes that are started: several
+# tests at once have more threads than cores, and waiting in a loop takes these from one another.
+# It is read when torch is imported, which nothing above does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LONGEST_FIRST = (
     "tests/test_federation.py",

@@ -55,8 +55,12 @@ def archives(
 @pytest.mark.parametrize(
     "archives",
     [
-        {"A": "orthanc", "B": "dcmqrscp"},
-        {"A": "orthanc-tls", "B": "orthanc-dicomweb", "aggregator": "orthanc"},
+        {"A": "orthanc-dicomweb", "B": "dcmqrscp", "aggregator": "orthanc-tls"},
+        pytest.param({"A": "orthanc", "B": "dcmqrscp"}, marks=pytest.mark.soak),
+        pytest.param(
+            {"A": "orthanc-tls", "B": "orthanc-dicomweb", "aggregator": "orthanc"},
+            marks=pytest.mark.soak,
+        ),
     ],
     indirect=True,
     ids=lambda kinds: "+".join(kinds.values()),

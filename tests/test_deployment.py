@@ -130,6 +130,21 @@ def test_every_hospital_has_every_round_in_its_own_archive(
         assert not any(row["problem"] for row in rows)
 
 
+def test_a_check_says_what_the_run_then_needed(
+    federation: Federation, trained: dict[str, Any]
+) -> None:
+    said = federation.type(
+        AGGREGATOR, "run", CONFIG, *SETTINGS, "federation.mode=deployment", "--check", "--json",
+    ).stdout  # fmt: skip
+    forecast = json.loads(said)
+    assert forecast["versions"] == 3
+    assert [need["name"] for need in forecast["sites"]] == ["A", "B"]
+    with open_gateway(federation.hospitals["B"].archive) as gateway:
+        stored = Registry(gateway).stored_bytes()
+    assert stored >= forecast["sites"][1]["stored"]
+    assert stored < 1.1 * forecast["sites"][1]["stored"]
+
+
 def test_the_audit_logs_verify_and_match_the_lineage(
     federation: Federation, trained: dict[str, Any]
 ) -> None:
@@ -348,6 +363,7 @@ def test_a_hostile_bundle_does_nothing_at_either_end_and_is_noted(
         assert noted
         assert {one["facts"]["bundle"] for one in noted} == {digest}
         assert not list((hospital.folder / "work" / "flower").rglob("*hostile*"))
+        assert "hostile" not in (hospital.folder / "work" / "supernode.log").read_text()
 
 
 def until_finished(federation: Federation, branch: str) -> dict[str, Any]:
@@ -403,6 +419,66 @@ def test_a_census_tells_no_small_numbers(federation: Federation, trained: dict[s
     assert sites["B"]["studies"] is None
 
 
+def test_a_release_is_offered_and_policy_takes_it_or_not(
+    federation: Federation, trained: dict[str, Any]
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["policy"]["releases"] = True
+
+    federation.hospitals["B"].change(change)
+    federation.type(
+        AGGREGATOR, "model", "promote", trained["line"], f"folder:{federation.home / 'archive'}",
+        "--branch", trained["branch"], "--key", federation.home / "keys" / "aggregator.key",
+    )  # fmt: skip
+    said = federation.type(
+        AGGREGATOR, "server", "offer", federation.home, trained["line"], "--json"
+    ).stdout
+    sites = json.loads(said)["sites"]
+    assert {name: site["accepted"] for name, site in sites.items()} == {"A": False, "B": True}
+    chosen = federation.type(
+        "B", "model", "released", trained["line"], federation.hospitals["B"].archive,
+        "--signer", federation.home / "keys" / "aggregator.key.pub", "--json",
+    ).stdout  # fmt: skip
+    assert trained["version"] in chosen
+
+
+TAKE = """
+import json, os, subprocess, sys
+import httpx
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+ports = {line.split()[3].rpartition(":")[2] for line in listening.splitlines()}
+os.setuid(65534)
+found = {}
+for port in ports:
+    client = RuntimeHttpClient.from_server_address(
+        f"127.0.0.1:{port}", True, None, [RuntimeVersionHttpInterceptor(component_name="it")])
+    try:
+        client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp"]))
+    except httpx.HTTPStatusError as error:
+        found[port] = error.response.status_code
+    except Exception as error:
+        found[port] = type(error).__name__
+    else:
+        found[port] = "taken"
+print(json.dumps(found))
+"""
+
+
+def test_another_account_of_a_hospital_s_machine_can_take_no_message(
+    federation: Federation, trained: dict[str, Any]
+) -> None:
+    done = subprocess.run(
+        [*federation.machines["B"].enter, sys.executable, "-c", TAKE],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert "taken" not in found.values()
+    assert 401 in found.values(), found
+
+
 def test_health_is_told_on_loopback_alone(federation: Federation) -> None:
     code = (
         "import urllib.request\n"
@@ -416,3 +492,12 @@ def test_health_is_told_on_loopback_alone(federation: Federation) -> None:
     assert '"ready": true' in done.stdout
     assert 'iodeep_site_online{site="A"} 1.0' in done.stdout
     assert 'iodeep_program_running{program="nginx"} 1.0' in done.stdout
+
+
+def test_a_revoked_site_is_let_in_no_more(federation: Federation, trained: dict[str, Any]) -> None:
+    """Its SuperNode ends, and is told why when it asks again."""
+    joined = federation.hospitals["B"].joined
+    assert joined is not None
+    federation.type(AGGREGATOR, "server", "revoke", federation.home, "B")
+    joined.wait_for("does not let this site in")
+    assert online(federation) == {"A"}

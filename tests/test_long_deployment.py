@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +17,19 @@ import psutil
 import pytest
 
 from federation.config import read_experiment
+from federation.iodeep.labels import Line
+from federation.pacs import open_gateway
+from federation.registry import Registry
 from server.report.summary import read_lines
 from tests.peers import shared_data
-from tests.peers.deployment import AGGREGATOR, Federation, Hospital, deployed, orthanc_at
+from tests.peers.deployment import (
+    AGGREGATOR,
+    PORT,
+    Federation,
+    Hospital,
+    deployed,
+    orthanc_at,
+)
 from tests.peers.deployment import embedded_archive as embedded
 from tests.test_deployment import fill
 
@@ -173,7 +184,7 @@ def test_a_supernode_that_is_killed_is_back_and_the_run_goes_on(federation: Fede
     joined = federation.hospitals["B"].joined
     assert joined is not None
     for child in psutil.Process(joined.process.pid).children(recursive=True):
-        if "flower-supernode" in " ".join(child.cmdline()):
+        if "clients.joining.supernode" in " ".join(child.cmdline()):
             os.kill(child.pid, signal.SIGKILL)
             break
     else:
@@ -206,6 +217,78 @@ def test_an_aggregator_that_is_killed_goes_on_with_the_run(federation: Federatio
         f"folder:{federation.home / 'archive'}", "--branch", branch, "--json",
     ).stdout  # fmt: skip
     assert not any(row["problem"] for row in json.loads(said))
+
+
+def test_a_run_that_is_ended_while_sites_train_holds_up_no_later_one(
+    federation: Federation,
+) -> None:
+    for _ in range(3):
+        joined = federation.hospitals["B"].joined
+        assert joined is not None
+        asked = joined.said.count("asked to train")
+        branch = begin(federation, 4, "A", "B")
+        until = time.monotonic() + 180
+        while joined.said.count("asked to train") == asked:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        federation.type(AGGREGATOR, "server", "stop", federation.home, branch)
+    result = federation.run(
+        CONFIGS / "phantom.toml", "rounds=2", *SETTINGS, 'federation.sites=["A","B"]'
+    )
+    assert set(versions(federation, result["branch"])[-1]["sites"]) == {"A", "B"}
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("garbage", "cannot be read"),
+        ("other", "cannot be read"),
+        ("stall", "its client failed"),
+        ("forge", "before the deadline"),
+    ],
+)
+def test_a_site_that_answers_what_it_should_not_is_left_out_and_the_run_goes_on(
+    federation: Federation, tmp_path: Path, how: str, problem: str
+) -> None:
+    hospital = take_part(federation, "C", f"folder:{tmp_path / 'none'}")
+    key, ca = hospital.folder / "keys" / "node.key", hospital.folder / "certs" / "ca.crt"
+    log = tmp_path / "rogue.log"
+    with log.open("wb") as file:
+        rogue = subprocess.Popen(
+            [*federation.machines["C"].enter, sys.executable, "-m", "tests.peers.rogue",
+             f"{federation.address}:{PORT}", ca, key, how, node_of(federation, "B")],
+            cwd=CONFIGS.parent, stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while "connected" not in log.read_text():
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        begun = time.monotonic()
+        result = federation.run(
+            CONFIGS / "phantom.toml", "rounds=1", "training.steps=6", "federation.quorum=2",
+            "federation.deadline_s=60", 'federation.sites=["A","B","C"]',
+        )  # fmt: skip
+        assert time.monotonic() - begun < 4 * 60  # three deadlines, and the work
+    finally:
+        rogue.terminate()
+        rogue.wait(30)
+    assert set(versions(federation, result["branch"])[-1]["sites"]) == {"A", "B"}
+    with open_gateway(f"folder:{federation.home / 'archive'}") as gateway:
+        (evaluation,) = (
+            one
+            for one in Registry(gateway).evaluations(Line.parse(result["line"]), result["branch"])
+            if one.by == "aggregator" and one.round == result["round"]
+        )
+    assert problem in evaluation.missing["C"]
+    if how == "forge":
+        assert f"{how}: 403" in log.read_text()
+
+
+def node_of(federation: Federation, name: str) -> str:
+    """The number that Flower gave a site's node, as its SuperNode says."""
+    text = (federation.hospitals[name].folder / "work" / "supernode.log").read_text()
+    return re.findall(r"SuperNode ID: (\d+)", text)[-1]
 
 
 def state(federation: Federation, branch: str) -> str:

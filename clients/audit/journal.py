@@ -16,7 +16,9 @@ from federation.iodeep.weights import Tensor
 from federation.messages import Code, Outline, Refusal
 from federation.values import Value
 
-IN, OUT, TRAINING = "in", "out", "training"
+IN, OUT = "in", "out"
+TRAINING, STATISTICS, EVALUATION, CENSUS = "training", "statistics", "evaluation", "census"
+"""Work of which there is so much a day: the event says that some begins."""
 
 LOOK_BACK_BYTES = 8 * 2**20
 """How far back a message is looked for that was answered before: some ten thousand messages."""
@@ -86,19 +88,19 @@ class Journal:
         if self._log.has(OUT, most_bytes=LOOK_BACK_BYTES, message=self._id):
             raise PolicyError("this message was answered before", Code.REPLAYED)
 
-    def note_training(self) -> None:
-        """A training begins; it counts for the day, however it ends."""
-        self._log.append(TRAINING, message=self._id, **self._incoming.subject)
+    def note_begin(self, work: str) -> None:
+        """Work of a kind begins; it counts for the day, however it ends."""
+        self._log.append(work, message=self._id, **self._incoming.subject)
 
-    def trained_today(self) -> int:
-        """The trainings that have begun on this day of the site's own time."""
+    def begun_today(self, work: str) -> int:
+        """How much of a kind of work has begun on this day of the site's own time."""
         now = self.now()
         count = 0
         for entry in self._log.newest():
             day = entry.at.astimezone(now.tzinfo).date()
             if day < now.date():
                 break
-            count += entry.event == TRAINING and day == now.date()
+            count += entry.event == work and day == now.date()
         return count
 
     def note_out(self, reply: Reply, leaves: Outline, decision: str) -> Head:

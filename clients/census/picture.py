@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from clients.census.overview import Sampled
+from federation.whole import make_private
 
 _COLUMNS = 4
 _COLOURS = mpl.colormaps["tab10"]
@@ -37,7 +38,7 @@ def draw_samples(sample: Sequence[Sampled], names: Mapping[int, str], path: Path
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=4)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     drawn = BytesIO()
     figure.savefig(drawn, dpi=110, format=path.suffix[1:] or "png")
     with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:  # mode 0600

@@ -35,6 +35,7 @@ from federation.errors import DataError
 from federation.iodeep.architecture import Preprocessing
 from federation.sizes import size_text
 from federation.software import software
+from federation.whole import make_private
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ _IN_USE_S = 3600.0  # an example that was opened since may be read again at any 
 _DAY_S = 86400.0
 _VERDICT_S = _DAY_S  # then an example is tried again: what it is made of may have been sent again
 _STUDIES_S = 6 * 3600.0  # then a study is asked about again: a SEG may have taken another's place
-_UNLIMITED = CacheTable()
+_LIMITS = CacheTable()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,11 +118,11 @@ def example_key(series: LabelledSeries, wanted: Wanted, preprocessing: Preproces
 class ExampleCache:
     """The folder of examples, within limits. Any number of processes may share it."""
 
-    def __init__(self, folder: Path, limits: CacheTable = _UNLIMITED) -> None:
+    def __init__(self, folder: Path, limits: CacheTable = _LIMITS) -> None:
         self._folder = folder
         self._limits = limits
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
         except OSError as error:
             raise DataError(f"the cache {folder} cannot be made: {error.strerror}") from error
         self._remove_abandoned()
@@ -310,8 +311,6 @@ class ExampleCache:
 
     def _make_room(self, count: int) -> None:
         limit = self._limits.bytes
-        if limit is None:
-            return
         held = self._held()
         total = sum(size for _, size, _ in held) + count
         in_use = time.time() - _IN_USE_S
@@ -366,7 +365,7 @@ def make_scratch(work: Path) -> Path:
     """
     scratch = work / "scratch"
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
+        make_private(scratch)
     except OSError as error:
         raise DataError(f"the folder {scratch} cannot be made: {error.strerror}") from error
     oldest = time.time() - _ABANDONED_S

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from federation.errors import DataError
+from federation.whole import make_private
 
 
 class Reason(StrEnum):
@@ -71,7 +72,7 @@ def count_reasons(quarantined: Iterable[Quarantined]) -> Mapping[Reason, int]:
 
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
     """Replace ``path`` by one JSON line an entry: UIDs and reasons, no patient identifier."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in quarantined)
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from federation.config import Split
 from federation.errors import ConfigError
+from federation.whole import make_private
 
 _KEY_BYTES = 32
 _DRAWN = 12  # hexadecimal digits of a hash that are the number drawn; the others are an order
@@ -103,7 +104,7 @@ def read_split_key(path: Path) -> bytes:
 
 def create_split_key(path: Path) -> None:
     """Write a new random key, readable by its owner only. Raises where one is there already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -16,6 +16,7 @@ from federation.errors import ConfigError
 from federation.iodeep.signature import SigningKey, show_fingerprint
 from federation.software import DISTRIBUTION
 from federation.trust import Rule
+from federation.whole import make_private
 
 SOFTWARE = (DISTRIBUTION, "flwr", "torch", "monai", "pydicom", "pynetdicom")
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
@@ -61,7 +62,7 @@ def _device() -> Finding:
 def _disk(site: Site) -> Finding:
     """Volumes, and versions on their way, lie in the work folder."""
     try:
-        site.work.mkdir(parents=True, exist_ok=True)
+        make_private(site.work)
         with tempfile.NamedTemporaryFile(dir=site.work) as file:
             file.write(b"written")
             file.flush()

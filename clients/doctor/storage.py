@@ -13,6 +13,7 @@ from federation.pacs import DimseGateway, Gateway, Limits
 from federation.pacs.address import DimseAddress, WebAddress, parse_address
 from federation.pacs.dimse.channel import NoReport, NotOffered
 from federation.sizes import size_text
+from federation.whole import make_private
 
 _MODELS = Subject(about="models")
 _SMALL_BYTES = 4096
@@ -28,7 +29,7 @@ def examine_storage(
     scratch:    where they lie meanwhile
     """
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
+        make_private(scratch)
         with tempfile.TemporaryDirectory(prefix="doctor-", dir=scratch) as folder:
             yield from _Storage(gateway, limits, Path(folder)).examine(part_bytes)
     except OSError as error:

@@ -1,7 +1,6 @@
 """What a fine-tuning has come to, in the site's work folder, so that it can go on after a kill."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from federation.errors import DataError
+from federation.whole import SECRET, make_private, write_over
 
 _HISTORY, _LAST, _BEST = "history.json", "last.safetensors", "best.safetensors"
 
@@ -34,7 +34,7 @@ class Progress:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
         except OSError as error:
             raise DataError(f"{folder} cannot be made: {error.strerror}") from error
         self.epochs = self._read()
@@ -59,12 +59,8 @@ class Progress:
         if before is None or epoch.validation > before.validation:
             self._write(plain, f"{epoch.number}-{_BEST}")
         self.epochs = (*self.epochs, epoch)
-        unfinished = self._folder / f"{_HISTORY}.part"
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump([asdict(one) for one in self.epochs], file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._folder / _HISTORY)
+        history = json.dumps([asdict(one) for one in self.epochs])
+        write_over(self._folder / _HISTORY, history.encode(), SECRET)
         self._remove_others()
 
     def _write(self, weights: dict[str, Tensor], name: str) -> None:

@@ -32,6 +32,7 @@ from federation.selection import (
     select,
     series_in,
 )
+from federation.whole import append, make_private
 
 LOG = "predictions.jsonl"
 
@@ -216,9 +217,8 @@ class Worker:
     def _noted(self, outcome: Outcome) -> Outcome:
         entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(outcome)}
         work = self._hospital.site.work
-        work.mkdir(parents=True, exist_ok=True)
-        with (work / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        make_private(work)
+        append(work / LOG, f"{json.dumps(entry)}\n".encode())
         return outcome
 
 

@@ -12,6 +12,9 @@ from federation.config import Name
 from federation.errors import ConfigError
 from federation.invitation import Invitation, region_of
 
+LEAST_CASES = 5
+"""Fewer are not averaged over for the aggregator, unless it proposes so and nobody minds."""
+
 PLACEHOLDER = "dimse://PACS@pacs.invalid:104"
 """No archive answers there (RFC 2606): `iodeep site doctor` says so."""
 
@@ -87,9 +90,9 @@ _POLICY_MORE = """\
 # More that a site may say:
 # [policy] releases = true           # use what the aggregator releases
 # [policy.rounds] minutes = 120, hours = ["20:00-06:00"], strategies = ["fedavg"], dry_run = true
-# [policy.census] least = 10         # smaller counts are not told
+# [policy.census] least = 10, per_day = 24   # smaller counts are not told
 # [policy.opt_out] file = "opt-outs.txt", key = "keys/opt-outs.key"
-# [policy.cache] bytes = "50 GB"
+# [policy.cache] bytes = "50 GB"     # unless another is given
 
 # Whose versions are believed, for which lines.
 """
@@ -129,7 +132,10 @@ def _query(modalities: set[str]) -> str:
 
 
 def _policy(invitation: Invitation, signers: Mapping[str, Path]) -> str:
-    offered = tomli_w.dumps({"policy": invitation.policy}) if invitation.policy else "[policy]\n"
+    rounds = invitation.policy.get("rounds", {})
+    assert isinstance(rounds, dict)  # as of any policy
+    proposed = {**invitation.policy, "rounds": {"least_cases": LEAST_CASES, **rounds}}
+    offered = tomli_w.dumps({"policy": proposed})
     trust = [
         f"[[policy.trust]]\nlines = [{_toml(line.pattern)}]\n"
         f"signers = [{', '.join(_toml(str(signers[pem])) for pem in line.signers)}]\n"

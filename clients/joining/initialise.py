@@ -12,7 +12,7 @@ from federation.iodeep.signature import SigningKey
 from federation.joining import JoinRequest, node_key_text
 from federation.pacs.address import parse_address
 from federation.software import software
-from federation.whole import whole_folder
+from federation.whole import SECRET, whole_folder, write_new
 
 DOCUMENT = "site.toml"
 
@@ -47,7 +47,7 @@ def initialise(
         ).vouched(node)
         (scratch / f"{request.name}.request").write_bytes(request.sign(signing))
         document = site_document(invitation, images, signers)
-        (scratch / DOCUMENT).write_text(document, encoding="utf-8")
+        write_new(scratch / DOCUMENT, document.encode(), SECRET)
         read_site(scratch / DOCUMENT)
     return request
 

@@ -2,7 +2,6 @@
 
 import fcntl
 import re
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,9 +10,10 @@ from pathlib import Path
 from clients.joining.link import AggregatorAway, check_link
 from federation.config import AggregatorTable, Site
 from federation.errors import ConfigError, FlowerError
-from federation.flower.programs import environment, program, write_programs
+from federation.flower.programs import environment, module_command
 from federation.secret import read_secret
 from federation.supervision import Program
+from federation.whole import make_private
 
 _LOOK_S = 0.5
 _WAIT_S, _LONGEST_S = 65.0, 600.0
@@ -50,7 +50,7 @@ def join(
             "from an invitation"
         )
     read_secret(table.key, what="the site's key")
-    with _alone(site.work), _supernode(site, table, document) as supernode:
+    with _alone(site.work), _supernode(site, document) as supernode:
         if not _wait_for_aggregator(table, is_to_end, tell):
             return
         position = supernode.lines_since(0)[1]  # where the log of earlier times ends
@@ -85,28 +85,16 @@ def _wait_for_aggregator(
             return True
 
 
-def _supernode(site: Site, table: AggregatorTable, document: Path) -> Program:
+def _supernode(site: Site, document: Path) -> Program:
     home = site.work / "flower"
-    programs = home / "programs"
-    write_programs(programs, "flwr-clientapp", "clients.joining.locked")
+    make_private(home)
     where = str(document.resolve())
     if '"' in where or "\\" in where:
         raise ConfigError(f"{where} has a quote or a backslash, which Flower does not take")
-
-    def command() -> list[str]:
-        return [
-            str(program("flower-supernode")),
-            "--superlink", table.address,
-            "--root-certificates", str(table.ca),
-            "--auth-supernode-private-key", str(table.key),
-            "--host", "127.0.0.1", "--port", str(_free_port()),
-            "--node-config", f'site="{where}"',
-        ]  # fmt: skip
-
     return Program(
         "the SuperNode",
-        command,
-        env=environment(programs, home),
+        module_command("clients.joining.supernode", where),
+        env=environment(home),
         log=site.work / "supernode.log",
         wait_s=_WAIT_S,
         longest_s=_LONGEST_S,
@@ -132,23 +120,18 @@ def _reason(status: int, table: AggregatorTable, lines: Iterable[str]) -> str:
             "`iodeep site init` wrote, and have its fingerprint compared), was revoked, or another "
             "process is connected with the same key"
         )
+    if status == 0:
+        return "the aggregator lets this site in no more, or somebody ended the SuperNode"
     return f"the SuperNode ended with {status}"
 
 
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the site while it is joined; the system lets go when the process ends."""
-    work.mkdir(parents=True, exist_ok=True)
+    make_private(work)
     with (work / "join.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError("the site is joined already, by another process") from None
         yield
-
-
-def _free_port() -> int:
-    """A port of loopback for the SuperNode's own programs."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

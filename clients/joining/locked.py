@@ -1,8 +1,8 @@
 """What runs at a site in place of ``flwr-clientapp``: our ClientApp, whatever was sent.
 
-A SuperNode starts this program for every message (see :mod:`federation.flower.programs`). The
-bundle that came with the run is neither unpacked nor imported, and none of its configuration
-is read; what it was is noted in the site's audit log.
+It is started for every message (see :mod:`federation.flower.executor`). The bundle that came with
+the run is neither unpacked nor imported, and none of its configuration is read; what it was is
+noted in the site's audit log.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,14 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
+from clients.log import write_log
 from federation.audit import AuditLog
 from federation.config import read_site
 from federation.flower.bundle import bundle, digest_of
+from federation.flower.executor import take_token
 from federation.flower.lock import refuse_to_install, replace
 from federation.iodeep.signature import SigningKey
+from federation.messages import Refusal, code_of, pack
 
 _RUNTIME = "flwr.supernode.runtime.run_clientapp"
 _NOWHERE = Path("/nonexistent")
@@ -27,6 +30,7 @@ ClientApp = Callable[[Message, Context], Message]
 def main() -> None:
     """Answer one message."""
     lock()
+    take_token()
     flwr_clientapp()
 
 
@@ -42,9 +46,14 @@ def lock() -> None:
         return _NOWHERE
 
     def run(message: Message, context: Context) -> Message:
-        _record(context, sent)
-        app: ClientApp = import_module("clients.app").app
-        return app(message, context)
+        try:
+            _record(context, sent)
+            app: ClientApp = import_module("clients.app").app
+            return app(message, context)
+        except Exception as error:  # its text would leave
+            code = code_of(error)
+            write_log(None, message.metadata.message_type, code, error)
+            return Message(pack(Refusal(site="unknown", code=code)), reply_to=message)
 
     replace(
         _RUNTIME,

@@ -24,7 +24,7 @@ from federation.iodeep.manifest import Branch, Sha256, Text, VersionManifest
 from federation.iodeep.signature import Signature
 from federation.messages import Code
 from federation.values import Value
-from federation.whole import SECRET, write_over
+from federation.whole import SECRET, make_private, write_over
 
 APPROVALS = "approvals.json"
 MAX_WAITING = 100
@@ -173,7 +173,7 @@ class Approvals:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self.path.parent)
         lock = os.open(self.path.with_name(_LOCK), os.O_RDWR | os.O_CREAT, SECRET)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -15,13 +15,13 @@ def check_room(allowed: StoreTable, registry: Registry, version: VersionManifest
     """
     if allowed.versions is None and allowed.bytes is None:
         return
-    there = registry.versions(version.line, version.branch)
-    if any(one.uid == version.uid for one in there):
+    same_round = registry.versions(version.line, version.branch, version.round)
+    if any(one.uid == version.uid for one in same_round):
         return
-    if allowed.versions is not None and len(there) >= allowed.versions:
+    if allowed.versions is not None and (there := _versions(registry)) >= allowed.versions:
         raise PolicyError(
-            f"branch {version.branch!r} has {len(there)} versions here, and the policy allows "
-            f"{allowed.versions}; let old ones go in the archive, or raise policy.store.versions",
+            f"{there} versions are here, and the policy allows {allowed.versions}; let old ones go "
+            "in the archive, or raise policy.store.versions",
             Code.ROOM,
         )
     if allowed.bytes is not None:
@@ -33,3 +33,12 @@ def check_room(allowed: StoreTable, registry: Registry, version: VersionManifest
                 "policy.store.bytes",
                 Code.ROOM,
             )
+
+
+def _versions(registry: Registry) -> int:
+    """All versions of an archive, by their manifests; also where weights are missing."""
+    return sum(
+        isinstance(entry.manifest, VersionManifest)
+        for branch in registry.branches()
+        for entry in registry.entries(branch.line, branch.name)
+    )

@@ -1,4 +1,4 @@
-"""What a site lets the aggregator ask for in a round: ``[[policy.trust]]``, ``[policy.rounds]``.
+"""What a site lets the aggregator ask for: ``[[policy.trust]]``, ``[policy.rounds]``; how often.
 
 Each check raises :class:`~federation.errors.PolicyError` with the code of its rule.
 """
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from clients.audit import CENSUS, EVALUATION
 from federation.config import PolicyTable, RoundsTable, TrainingTable
 from federation.errors import PolicyError
 from federation.iodeep.labels import Line
@@ -50,7 +51,8 @@ def check_epochs(allowed: RoundsTable, epochs: float) -> None:
 
 
 def check_hours(allowed: RoundsTable, now: datetime) -> None:
-    """Whether a training may begin; a window's beginning belongs to it, and its end does not.
+    """Whether work on the training cases may begin; a window's beginning belongs to it, and its
+    end does not.
 
     A window whose end is not after its beginning goes over midnight; one of a whole day begins
     and ends at the same time.
@@ -58,7 +60,7 @@ def check_hours(allowed: RoundsTable, now: datetime) -> None:
     clock = f"{now:%H:%M}"
     if allowed.hours and not any(_is_in(window, clock) for window in allowed.hours):
         raise PolicyError(
-            f"it is {clock} here; policy.rounds.hours allows a training to begin in "
+            f"it is {clock} here; policy.rounds.hours allows it to begin in "
             f"{', '.join(allowed.hours)}",
             Code.HOURS,
         )
@@ -72,28 +74,41 @@ def _is_in(window: str, clock: str) -> bool:
     return clock >= begin or clock < end
 
 
-def check_rate(allowed: RoundsTable, trained: Callable[[], int]) -> None:
-    """``trained`` counts the trainings that have begun today, where there is a limit to them."""
-    if allowed.per_day is not None and (count := trained()) >= allowed.per_day:
+def check_rate(policy: PolicyTable, work: str, begun: Callable[[str], int]) -> None:
+    """``begun`` counts what has begun today of a kind of work, where there is a limit to it."""
+    key, most = _most_of(policy, work)
+    if most is not None and (count := begun(work)) >= most:
         raise PolicyError(
-            f"{count} trainings have begun here today; policy.rounds.per_day allows "
-            f"{allowed.per_day}",
-            Code.RATE,
+            f"of {work}, {count} have begun here today; {key} allows {most}", Code.RATE
         )
 
 
-class Deadline:
-    """The end of a training's time: called after each step, it stops one that is over it."""
+def _most_of(policy: PolicyTable, work: str) -> tuple[str, int | None]:
+    """How much of a kind of work a day has, and which key says so."""
+    if work == CENSUS:
+        return "policy.census.per_day", policy.census.per_day
+    most = policy.rounds.per_day
+    if work == EVALUATION and most is not None:
+        most *= 2  # a run evaluates what it begins with, too
+    return "policy.rounds.per_day", most
 
-    def __init__(self, allowed: RoundsTable, clock: Callable[[], float] = time.monotonic) -> None:
+
+class Deadline:
+    """The end of the time for work of a kind: called after each step of it (of the optimiser; or a
+    batch, or a case), it stops what is over it."""
+
+    def __init__(
+        self, allowed: RoundsTable, work: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._minutes = allowed.minutes
+        self._work = work
         self._clock = clock
         self._begin = clock()
 
-    def __call__(self, step: int, _: float) -> None:
+    def __call__(self, step: int, _: float = 0.0) -> None:
         if self._minutes is not None and self._clock() - self._begin > 60 * self._minutes:
             raise PolicyError(
-                f"training had not ended after step {step}; policy.rounds.minutes allows "
+                f"{self._work} had not ended after step {step}; policy.rounds.minutes allows "
                 f"{self._minutes:g} minutes. Nothing of it was sent",
                 Code.TIME,
             )

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from federation.closing import Closing
 from federation.config import ServiceTable
+from federation.errors import PacsError
 from federation.pacs import Archive, ArchiveServer, Gateway, open_gateway
 from federation.pacs.dimse.admission import Caller
 from federation.pacs.tls import Tls
+from federation.whole import make_private
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +38,15 @@ class Inbox(Closing):
         table: ServiceTable,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises :class:`~federation.errors.PacsError` where the address cannot be listened at."""
+        """Raises :class:`~federation.errors.PacsError` where the folder cannot be made, or the
+        address cannot be listened at."""
         self._quiet_s = table.quiet_s
         self._clock_s = clock_s
         self._seen: dict[str, _Seen] = {}
+        try:
+            make_private(folder)
+        except OSError as error:
+            raise PacsError(f"{folder} cannot be made: {error.strerror}") from error
         self._archive = Archive(folder, quota_bytes=table.bytes)
         try:
             self._server = ArchiveServer(

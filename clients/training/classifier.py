@@ -1,6 +1,6 @@
 """Training and evaluating a classification of whole images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,13 @@ class Classifier(Trainer):
 
     is_drawn = False
 
-    def evaluate(self, examples: Sequence[Example]) -> ClassEvaluation:
+    def evaluate(
+        self,
+        examples: Sequence[Example],
+        *,
+        least: int = 1,
+        on_case: Callable[[int], None] | None = None,
+    ) -> ClassEvaluation:
         """Accuracy, AUC and loss of the network as it is, one case at a time.
 
         Raises :class:`DataError` for no examples or classes beyond ``labels``.
@@ -24,13 +30,15 @@ class Classifier(Trainer):
         require(examples)
         probabilities, truths, losses = [], [], []
         with reproducible(threads=self.settings.threads, device=self.device):
-            for example in examples:
+            for number, example in enumerate(examples, start=1):
                 label = self._checked(example.label)
                 scores = self._scores(example.image)
                 losses.append(float(self._loss(scores, label[None])))
                 probabilities.append(scores.softmax(dim=1))
                 truths.append(int(label))
-        return classification(torch.cat(probabilities), torch.tensor(truths), losses)
+                if on_case:
+                    on_case(number)
+        return classification(torch.cat(probabilities), torch.tensor(truths), losses, least=least)
 
     def scores_of(self, examples: Sequence[Example]) -> list[float]:
         return [float(self.predict(one.image)[int(one.label)]) for one in examples]

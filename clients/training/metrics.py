@@ -26,8 +26,8 @@ class Evaluation:
     """A segmentation on labelled cases.
 
     dice:      per label 1, 2 …, the mean over those cases whose truth has the label; NaN for
-               a label that no case has
-    dice_mean: the mean of ``dice`` over the labels that occur; NaN when none does
+               a label that no case has, or too few
+    dice_mean: the mean of ``dice`` over the other labels; NaN when there are none
     loss:      of the training, mean over cases
     """
 
@@ -49,7 +49,8 @@ class ClassEvaluation:
     accuracy: the fraction whose most likely class is the true one
     auc:      the mean of the areas under the ROC curve of every class that occurs against all
               others; NaN where only one class occurs
-    of_class: this area of each class 1, 2 …; NaN for a class that no case has, or all have
+    of_class: this area of each class 1, 2 …; NaN for a class that no case has, or all have, or
+              too few on either side; such an area is not in the mean either
     loss:     of the training, mean over cases
     """
 
@@ -80,9 +81,14 @@ def dice_per_label(prediction: Tensor, truth: Tensor, *, labels: int) -> tuple[f
     return tuple(float(value) for value in dice_BK[0])
 
 
-def summarise(dice: Sequence[tuple[float, ...]], losses: Sequence[float]) -> Evaluation:
-    """The evaluation of at least one case, from the Dice per label and the loss of each."""
-    per_label = tuple(mean_present(values) for values in zip(*dice, strict=True))
+def summarise(
+    dice: Sequence[tuple[float, ...]], losses: Sequence[float], *, least: int = 1
+) -> Evaluation:
+    """The evaluation of at least one case, from the Dice per label and the loss of each.
+
+    least: a label that fewer cases have has no mean
+    """
+    per_label = tuple(mean_present(values, least=least) for values in zip(*dice, strict=True))
     return Evaluation(
         cases=len(dice),
         dice=per_label,
@@ -92,9 +98,11 @@ def summarise(dice: Sequence[tuple[float, ...]], losses: Sequence[float]) -> Eva
 
 
 def classification(
-    probabilities: Tensor, truth: Tensor, losses: Sequence[float]
+    probabilities: Tensor, truth: Tensor, losses: Sequence[float], *, least: int = 1
 ) -> ClassEvaluation:
     """The evaluation of at least one case: probabilities float32 (B, K), true classes int64 (B,).
+
+    least: a class that fewer cases have, or have not, has no area
 
     Each class counts alike, however many cases it has.
     """
@@ -104,6 +112,9 @@ def classification(
     if len(present) > 1:
         truth_BK = torch.nn.functional.one_hot(truth, classes)
         for number in present:
+            having = int(truth_BK[:, number].sum())
+            if min(having, len(truth) - having) < least:
+                continue
             auc = compute_roc_auc(probabilities[:, number], truth_BK[:, number])
             per_class[number] = float(auc)  # type: ignore[arg-type]  # one number for one class
     hits = int((probabilities.argmax(dim=1) == truth).sum())
@@ -116,7 +127,7 @@ def classification(
     )
 
 
-def mean_present(values: Sequence[float]) -> float:
-    """The mean of those that are not NaN; NaN where all are."""
+def mean_present(values: Sequence[float], *, least: int = 1) -> float:
+    """The mean of those that are not NaN; NaN where they are fewer than ``least``."""
     present = [value for value in values if not math.isnan(value)]
-    return math.fsum(present) / len(present) if present else math.nan
+    return math.fsum(present) / len(present) if len(present) >= least else math.nan

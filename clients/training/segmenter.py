@@ -1,6 +1,6 @@
 """Training and evaluating a segmentation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,13 @@ class Segmenter(Trainer):
 
     is_drawn = True
 
-    def evaluate(self, examples: Sequence[Example]) -> Evaluation:
+    def evaluate(
+        self,
+        examples: Sequence[Example],
+        *,
+        least: int = 1,
+        on_case: Callable[[int], None] | None = None,
+    ) -> Evaluation:
         """Dice and loss of the network as it is, one case at a time.
 
         Raises :class:`DataError` for no examples or labels beyond ``labels``.
@@ -24,13 +30,15 @@ class Segmenter(Trainer):
         require(examples)
         dice, losses = [], []
         with reproducible(threads=self.settings.threads, device=self.device):
-            for example in examples:
+            for number, example in enumerate(examples, start=1):
                 label = self._checked(example.label)
                 scores = self._scores(example.image)
                 losses.append(float(self._loss(scores, label[None])))
                 prediction = scores.argmax(dim=1).to(torch.uint8)
                 dice.append(dice_per_label(prediction, label, labels=self.labels))
-        return summarise(dice, losses)
+                if on_case:
+                    on_case(number)
+        return summarise(dice, losses, least=least)
 
     def scores_of(self, examples: Sequence[Example]) -> list[float]:
         scores = []

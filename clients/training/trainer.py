@@ -130,29 +130,29 @@ class Trainer(ABC):
             return self.settings.epochs or 1
         return self.settings.steps * self.settings.batch_size / len(self._pieces.of(examples))
 
-    def estimate_statistics(self, examples: Sequence[Example]) -> None:
+    def estimate_statistics(
+        self, examples: Sequence[Example], *, on_batch: Callable[[int], None] | None = None
+    ) -> None:
         """Give batch normalisation the statistics of ``examples`` under the weights as they are.
 
-        Raises :class:`DataError` for no examples.
+        ``on_batch`` hears the batch, from 1. Raises :class:`DataError` for no examples.
         """
         require(examples)
-        size = self.settings.batch_size
         with reproducible(threads=self.settings.threads, device=self.device):
-            cut = self._pieces.cutter(seed=0)  # the same patches for the same examples
-            pieces = self._pieces.of(examples)
-            estimate_statistics(
-                self.network,
-                (
-                    torch.stack(
-                        [cut(*cut_out(examples, one))[0] for one in pieces[n : n + size]]
-                    ).to(self.device)
-                    for n in range(0, len(pieces), size)
-                ),
-            )
+            estimate_statistics(self.network, self._in_order(examples, on_batch))
 
     @abstractmethod
-    def evaluate(self, examples: Sequence[Example]) -> Measurement:
+    def evaluate(
+        self,
+        examples: Sequence[Example],
+        *,
+        least: int = 1,
+        on_case: Callable[[int], None] | None = None,
+    ) -> Measurement:
         """The task's metrics, and the loss, of the network as it is, one case at a time.
+
+        least:   a metric of a label that fewer cases have is not measured
+        on_case: hears the case, from 1
 
         Raises :class:`DataError` for no examples or labels beyond ``labels``.
         """
@@ -182,6 +182,19 @@ class Trainer(ABC):
                     raise DataError("examples of one batch differ in size; preprocess them to one")
                 images, labels = zip(*(changes(*one) for one in taken), strict=True)
                 yield torch.stack(images).to(self.device), torch.stack(labels).to(self.device)
+
+    def _in_order(
+        self, examples: Sequence[Example], on_batch: Callable[[int], None] | None
+    ) -> Iterator[Tensor]:
+        """All images once, cut: (B, 1, D, H, W), or (B, 1, H, W) of slices, on the device."""
+        size = self.settings.batch_size
+        cut = self._pieces.cutter(seed=0)  # the same patches for the same examples
+        pieces = self._pieces.of(examples)
+        for number, first in enumerate(range(0, len(pieces), size), start=1):
+            chosen = [cut_out(examples, one) for one in pieces[first : first + size]]
+            yield torch.stack([cut(*one)[0] for one in chosen]).to(self.device)
+            if on_batch:
+                on_batch(number)
 
     def _step(
         self, optimizer: torch.optim.Optimizer, rate: float, image: Tensor, label: Tensor

@@ -21,7 +21,7 @@ from federation.audit.entry import (
 )
 from federation.errors import AuditError
 from federation.iodeep.signature import SigningKey
-from federation.whole import SECRET, write_over
+from federation.whole import SECRET, make_private, write_over
 
 TORN = "torn"
 """The event that notes what a kill left of an entry."""
@@ -36,8 +36,12 @@ def _utc_now() -> datetime:
 class AuditLog:
     """A log that several processes may append to at the same time.
 
-    Beside it lies its head, ``NAME.head``, signed where the site has a key. The entry is on the
-    disk before the head is written, so after a kill between the two the log is one entry ahead.
+    Beside it lies its head, ``NAME.head``, signed where the site has a key. It is there before the
+    first entry is, as the head of none. After that the entry is on the disk before its head is
+    written, so after a kill between the two the log is one entry ahead.
+
+    Where the site has a key, nothing is appended behind a head that the key did not sign. So a site
+    that gets a key, or another one, puts its log and head away and begins a new one.
     """
 
     def __init__(
@@ -52,8 +56,9 @@ class AuditLog:
 
         What a kill in the middle of a write left of an entry is kept in a file of its own,
         ``NAME.torn.NUMBER``, and noted as entry NUMBER. Raises :class:`AuditError` where the log
-        cannot be written, where its last entry was changed, or where it is not what its head says:
-        nothing is appended to a log that was tampered with.
+        cannot be written, where its last entry was changed, where its head is missing or not signed
+        by the site's key, or where it is not what its head says: nothing is appended to a log that
+        was tampered with.
         """
         try:
             with self._held() as file:
@@ -89,7 +94,7 @@ class AuditLog:
     @contextmanager
     def _held(self) -> Iterator[int]:
         """The log's file while nobody else writes; the system lets go when the process ends."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self.path.parent)
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, SECRET)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -104,8 +109,11 @@ class AuditLog:
             left = left[os.write(file, left) :]
         os.fsync(file)
         head = read_entry(line[:-1]).head
-        write_over(head_path(self.path), head.encode(self._key), SECRET)
+        self._put(head)
         return head
+
+    def _put(self, head: Head) -> None:
+        write_over(head_path(self.path), head.encode(self._key), SECRET)
 
     def _end(self, file: int) -> Head:
         """The last entry's head, once what is behind it is out of the way."""
@@ -119,6 +127,8 @@ class AuditLog:
             raise self._changed("its last line is too long to be an entry")
         last = self._checked(tail[start : cut - 1]) if cut else None
         self._check_head(last)
+        if last is None:
+            self._put(START)  # so that a first entry without a head is none of ours
         head = last.head if last else START
         if torn:
             write_over(self._aside(head.number + 1), torn, SECRET)
@@ -136,14 +146,22 @@ class AuditLog:
         return entry
 
     def _check_head(self, last: Entry | None) -> None:
-        """Whether the log ends where its head says, or one entry later."""
+        """Whether the log ends where its head says, or one entry later, and the head counts."""
         found = read_head(self.path)
         number = last.number if last else 0
         if found is None:
-            if number > 1:
-                raise self._changed(f"it has {number} entries, and no head beside it")
+            if last is not None:
+                raise self._changed(f"it ends with entry {number}, and has no head beside it")
             return
-        head, _ = found
+        head, signature = found
+        if self._key is not None:
+            try:
+                head.check(signature, self._key.public)
+            except AuditError as error:
+                raise self._changed(
+                    f"the head beside it does not count: {error} (a site that had no key until "
+                    "now, or another one, begins a new log)"
+                ) from None
         if number not in (head.number, head.number + 1):
             raise self._changed(f"it ends with entry {number}, and its head is of {head.number}")
         if last is None:

@@ -63,7 +63,8 @@ class Verified:
 def verify(path: Path, key: PublicKey | None = None, known: Head | None = None) -> Verified:
     """Read a log once, from the beginning, a line at a time.
 
-    ``key`` must have signed the head beside it, where it is given. ``known`` is a head that
+    There must be a head beside any entry, and ``key`` must have signed it, where it is given: what
+    :class:`~federation.audit.AuditLog` asks for before it appends. ``known`` is a head that
     somebody else was told earlier: an entry that was there then must be there still. Others may
     append meanwhile. Raises :class:`AuditError` where the log cannot be read.
     """
@@ -91,7 +92,7 @@ def verify(path: Path, key: PublicKey | None = None, known: Head | None = None) 
         _check_signature(chain, beside, key)
         chain.compare(beside[0], f"its head in {head_path(path).name}")
         ahead = chain.check_length(beside[0])
-    elif chain.last.number > 1 and not chain.is_head_unreadable:
+    elif chain.last.number and not chain.is_head_unreadable:
         chain.note("head", None, None, f"{head_path(path).name} is missing")
     return Verified(
         entries=chain.entries,

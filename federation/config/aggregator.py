@@ -1,15 +1,44 @@
 """The aggregator's document: how sites reach it, and what it keeps. It stays on its machine."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+import tomli_w
+from pydantic import AfterValidator, Field, JsonValue, ValidationError
 
 from federation.config.fields import Address, HostPort, Name
 from federation.config.reading import read_document, validate
+from federation.config.site import PolicyTable
 from federation.pacs.address import parse_address
 from federation.values import Value
 
 DOCUMENT = "aggregator.toml"
+
+
+def _of_a_site(table: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if own := table.keys() & {"trust", "opt_out"}:
+        raise ValueError(f"{min(own)} is for the site alone to say")
+    try:
+        PolicyTable.model_validate(table)
+        tomli_w.dumps(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {first['msg']}") from None
+    except TypeError:  # null is nothing in TOML
+        raise ValueError("expected values that TOML has too") from None
+    return table
+
+
+OfferedPolicy = Annotated[dict[str, JsonValue], AfterValidator(_of_a_site)]
+"""What could stand in ``[policy]`` of a site's document, but for what the site alone can say."""
+
+PROPOSAL: OfferedPolicy = {
+    "min_studies": 10,
+    "rounds": {"per_day": 50, "approval": True},
+    "store": {"versions": 1000, "bytes": "20 GB"},
+}
+"""Of a new aggregator."""
 
 
 class LoopbackTable(Value):
@@ -31,6 +60,7 @@ class Aggregator(Value):
     listen:  where nginx listens on this machine
     archive: of models; read and written
     lines:   patterns of the lines that it trains, offered to whoever is invited
+    policy:  what invitations propose to a site as its own, which the site decides
     """
 
     name: Name
@@ -38,6 +68,7 @@ class Aggregator(Value):
     listen: HostPort
     archive: Address
     lines: tuple[str, ...]
+    policy: OfferedPolicy = PROPOSAL
     loopback: LoopbackTable = LoopbackTable()
 
 

@@ -105,7 +105,7 @@ class TrustTable(Value):
 class StoreTable(Value):
     """``[policy.store]``: the most that versions may take in the site's archive of models.
 
-    versions: of one branch
+    versions: of all lines and branches there
     bytes:    of all versions and states there, such as "20 GB"
     """
 
@@ -120,7 +120,7 @@ class CacheTable(Value):
     days:  after so many without being used they go
     """
 
-    bytes: Bytes | None = None
+    bytes: Bytes = 50 * 10**9
     days: PositiveFloat | None = None
 
 
@@ -142,14 +142,19 @@ Window = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3])
 class RoundsTable(Value):
     """``[policy.rounds]``: what the aggregator may ask for in a round of training.
 
-    strategies: by name; any unless some are named
-    epochs:     the most passes over the site's training cases
-    minutes:    the longest that training may take; it stops there, and nothing is sent
-    per_day:    the most trainings in a day of the site's own time
-    hours:      when training may begin; at any time unless some are named
-    threads:    the most threads
-    approval:   the first training of a network that is new here waits for `iodeep site approve`
-    dry_run:    train, and let nothing leave
+    A round is a training, after it normalisation statistics where the experiment wants them, and an
+    evaluation.
+
+    strategies:  by name; any unless some are named
+    epochs:      the most passes over the site's training cases
+    minutes:     the longest that each of them may take; it stops there, and nothing is sent
+    per_day:     the most trainings in a day of the site's own time, as many statistics, and twice
+                 as many evaluations: a run evaluates what it begins with, too
+    hours:       when training and statistics may begin; at any time unless some are named
+    threads:     the most threads
+    least_cases: means over fewer validation or test cases than these are not told
+    approval:    the first training of a network that is new here waits for `iodeep site approve`
+    dry_run:     train, and let nothing leave
     """
 
     strategies: tuple[str, ...] = ()
@@ -158,6 +163,7 @@ class RoundsTable(Value):
     per_day: PositiveInt | None = None
     hours: tuple[Window, ...] = ()
     threads: PositiveInt | None = None
+    least_cases: PositiveInt = 1
     approval: bool = False
     dry_run: bool = False
 
@@ -165,10 +171,12 @@ class RoundsTable(Value):
 class CensusTable(Value):
     """``[policy.census]``: what the aggregator is told of how much data there is.
 
-    least: fewer studies than these are not told
+    least:   fewer studies than these are not told
+    per_day: the most censuses in a day of the site's own time
     """
 
     least: PositiveInt = 10
+    per_day: PositiveInt = 24
 
 
 class PolicyTable(Value):

@@ -36,9 +36,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Uid = Annotated[str, Field(pattern=_UID, max_length=64)]
 Branch = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$")]
 Text = Annotated[str, Field(pattern=r"^[ -~]{1,64}$")]
-# Few enough that a manifest with every site's metrics stays small, whatever a site sends.
-Metrics = Annotated[dict[Text, float], Field(max_length=128)]
-Counts = Annotated[dict[Text, NonNegativeInt], Field(max_length=128)]
+# Few enough that a manifest with every site's metrics stays small, and small enough to be added
+# up and written as JSON, whatever a site sends.
+Metrics = Annotated[dict[Text, Annotated[float, Field(ge=-1e12, le=1e12)]], Field(max_length=128)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Counts = Annotated[dict[Text, Count], Field(max_length=128)]
 Sentence = Annotated[str, Field(pattern=r"^[ -~]{1,256}$")]
 
 

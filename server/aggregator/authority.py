@@ -98,6 +98,17 @@ class Authority:
         return certificate.not_valid_after_utc
 
 
+def shown_certificate(home: Home) -> bytes | None:
+    """The certificate that sites see (PEM); None while it is written anew, and is not the key's."""
+    try:
+        data = home.certificate("server").read_bytes()
+        key = serialization.load_pem_private_key(home.private_key("server").read_bytes(), None)
+        certificate = x509.load_pem_x509_certificate(data)
+    except (OSError, ValueError, TypeError):
+        return None
+    return data if key.public_key() == certificate.public_key() else None
+
+
 def host_of(address: str) -> str:
     """The host of ``HOST:PORT``, an IPv6 address without its brackets."""
     return address.rpartition(":")[0].removeprefix("[").removesuffix("]")

@@ -15,6 +15,7 @@ from federation.errors import ConfigError, FlowerError
 from federation.supervision import Program
 from server.aggregator.control import Control
 from server.aggregator.home import Home
+from server.aggregator.storage import database_bytes, free_bytes
 
 
 class Health(Closing):
@@ -91,7 +92,7 @@ class _Facts:
         for one in self._programs:
             running.add_metric([one.what.removeprefix("the ")], float(one.is_running))
             starts.add_metric([one.what.removeprefix("the ")], one.starts)
-        yield from (running, starts, self._certificate())
+        yield from (running, starts, self._certificate(), *self._storage())
         try:
             nodes, runs = self._control.nodes(), self._control.runs()
         except FlowerError:
@@ -112,6 +113,18 @@ class _Facts:
             moved.add_metric([run.branch, "to sites"], run.sent)
             moved.add_metric([run.branch, "from sites"], run.received)
         yield from (online, count, moved)
+
+    def _storage(self) -> Iterable[GaugeMetricFamily]:
+        yield GaugeMetricFamily(
+            "iodeep_database_bytes",
+            "Bytes of the SuperLink's database.",
+            database_bytes(self._home),
+        )
+        yield GaugeMetricFamily(
+            "iodeep_disk_free_bytes",
+            "Bytes that are free on the database's disk.",
+            free_bytes(self._home),
+        )
 
     def _certificate(self) -> GaugeMetricFamily:
         certificate = x509.load_pem_x509_certificate(self._home.certificate("server").read_bytes())

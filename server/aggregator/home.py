@@ -43,6 +43,11 @@ class Home:
         return self.path / "superlink"
 
     @property
+    def database(self) -> Path:
+        """Of the SuperLink: nodes, runs, messages and tensors (SQLite)."""
+        return self.superlink / "state.db"
+
+    @property
     def nginx(self) -> Path:
         return self.path / "nginx"
 

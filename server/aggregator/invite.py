@@ -4,8 +4,6 @@ import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from federation.config.reading import validate
 from federation.errors import ConfigError
 from federation.invitation import Invitation, region_of
@@ -15,13 +13,6 @@ from federation.whole import write_new
 from server.aggregator.home import Home
 from server.aggregator.provision import check_home
 from server.aggregator.sites import check_may_be_invited, note_invitation
-
-OFFERED_POLICY: dict[str, JsonValue] = {
-    "min_studies": 10,
-    "rounds": {"per_day": 50, "approval": True},
-    "store": {"versions": 100, "bytes": "20 GB"},
-}
-"""What an invitation proposes for ``[policy]``; the hospital changes it as it likes."""
 
 
 def invite(home: Home, name: str, out: Path, *, days: int, now: datetime) -> Invitation:
@@ -53,7 +44,7 @@ def invite(home: Home, name: str, out: Path, *, days: int, now: datetime) -> Inv
         "address": document.address,
         "ca": home.certificate("ca").read_text(encoding="ascii"),
         "lines": [{"pattern": pattern, "signers": [pem]} for pattern in document.lines],
-        "policy": OFFERED_POLICY,
+        "policy": document.policy,
         "issued": issued,
         "expires": issued + timedelta(days=days),
     }

@@ -1,8 +1,8 @@
 """What runs at the aggregator in place of ``flwr-serverapp``: our ServerApp, whatever was sent.
 
-A SuperLink's SuperExec starts this program for every run (see :mod:`federation.flower.programs`).
-Of the run's configuration it takes what a run is; where the archive, the key and the runs' folders
-are, the aggregator's own folder says.
+It is started for every run (see :mod:`federation.flower.executor`). Of the run's configuration it
+takes what a run is; where the archive, the key and the runs' folders are, the aggregator's own
+folder says.
 """
 
 import os
@@ -16,7 +16,9 @@ from flwr.serverapp import Grid
 from flwr.superlink.cli.flwr_serverapp import flwr_serverapp
 
 from federation.errors import ConfigError
+from federation.flower import waiting
 from federation.flower.bundle import CONFIG
+from federation.flower.executor import take_token
 from federation.flower.lock import refuse_to_install, replace
 from server.aggregator.home import Home
 from server.aggregator.runs import run_config
@@ -33,6 +35,8 @@ ServerApp = Callable[[Grid, Context], None]
 def main() -> None:
     """Carry one run to its end."""
     lock()
+    waiting.lock()
+    take_token()
     flwr_serverapp()
 
 

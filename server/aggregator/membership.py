@@ -1,6 +1,6 @@
 """The SuperLink made to agree with the records of sites: who is approved is let in, nobody else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,18 +14,48 @@ from server.aggregator.home import Home
 from server.aggregator.sites import Seen, SiteRecord, site_records
 
 
-def bring_in_line(home: Home, control: Control, tell: Callable[[str], None]) -> None:
-    """Register who is approved and not known there, unregister whom it knows and should not.
+class Membership:
+    """Who is to be let in, as the records said when last all of them could be read."""
+
+    def __init__(self, home: Home, tell: Callable[[str], None]) -> None:
+        self._home = home
+        self._tell = tell
+        self._known: Mapping[bytes, str] | None = None
+        self._problem = ""
+
+    def look(self) -> Mapping[bytes, str] | None:
+        """The sites' names by their keys, as Flower encodes these; None before they could be read.
+
+        Where one file is no record, nobody is let in or out by the others: it may be a copy of
+        one, or the one that counts. That is told once.
+        """
+        try:
+            self._known = {
+                _flower_key(record.node_key): record.name
+                for record in site_records(self._home)
+                if record.state == "approved" and record.node_key is not None
+            }
+            self._problem = ""
+        except ConfigError as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                self._tell(f"{error}; until then the same sites are let in as before")
+        return self._known
+
+
+def bring_in_line(
+    wanted: Mapping[bytes, str] | None, control: Control, tell: Callable[[str], None]
+) -> None:
+    """Register who is wanted and not known there, unregister whom it knows and should not.
+
+    wanted: names by keys; None leaves all as it is
 
     Raises :class:`FlowerError` where the SuperLink does not answer. What it refuses for one site
     is told, and the others go on.
     """
-    wanted = {
-        _flower_key(record.node_key): record.name
-        for record in site_records(home)
-        if record.state == "approved" and record.node_key is not None
-    }
     known = control.nodes()
+    if wanted is None:
+        return
     for node in known:
         if wanted.get(node.key) != node.name:
             control.unregister(node)

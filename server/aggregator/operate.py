@@ -18,6 +18,10 @@ from server.aggregator.sites import Seen
 
 Folder = Annotated[Path, typer.Argument(help="The aggregator's folder.")]
 
+_MEMORY = "75%"
+"""Of the machine's, for SuperLink, nginx and runs together: a model is held a few times over, so
+what they need follows from the machine that was chosen for them, and the rest keeps it usable."""
+
 
 def serve(
     folder: Folder,
@@ -39,7 +43,8 @@ def serve(
     document = home.document
     if systemd:
         words = ("server", "serve", str(folder.resolve()))
-        typer.echo(unit(f"IODeep aggregator {document.name}", words, folder=folder), nl=False)
+        description = f"IODeep aggregator {document.name}"
+        typer.echo(unit(description, words, folder=folder, memory=_MEMORY), nl=False)
         return
 
     def tell(address: str) -> None:
@@ -58,14 +63,18 @@ def status(folder: Folder, json: Json = False) -> None:
     from server.aggregator.control import Control
     from server.aggregator.membership import approved, seen
     from server.aggregator.sites import site_facts
+    from server.aggregator.storage import storage_warnings
 
     home = Home(folder)
+    warnings = storage_warnings(home)
+    for text in warnings:
+        typer.echo(text, err=True)
     with Control(home) as control:
         there = seen(control)
         runs = [_run_facts(home, run) for run in control.runs()]
     sites = [site_facts(record, there) for record in approved(home).values()]
     if json:
-        print_json({"sites": sites, "runs": runs})
+        print_json({"sites": sites, "runs": runs, "warnings": warnings})
         return
     columns = ("name", "online", "last_seen", "software")
     print_table("Sites", [{c.replace("_", " "): one[c] for c in columns} for one in sites])

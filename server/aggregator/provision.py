@@ -119,4 +119,6 @@ def _document(aggregator: Aggregator) -> str:
 [loopback]
 superlink = {loopback.superlink}
 health = {loopback.health}
-"""
+
+# What invitations propose for [policy] of a site's document; the site changes it as it likes.
+{tomli_w.dumps({"policy": aggregator.policy})}"""

@@ -4,21 +4,25 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from federation.errors import FlowerError
-from federation.flower.programs import environment, program, write_programs
+from federation.flower.programs import environment, module_command
 from federation.supervision import Program
+from federation.whole import make_private
+from server.aggregator.authority import shown_certificate
 from server.aggregator.control import Control
-from server.aggregator.edge import nginx, write_configuration
+from server.aggregator.edge import command, write_approved, write_room
 from server.aggregator.health import Health
 from server.aggregator.home import Home
 from server.aggregator.locked import HOME
-from server.aggregator.membership import bring_in_line
+from server.aggregator.membership import Membership, bring_in_line
+from server.aggregator.storage import is_full, storage_warnings, tidy
 
 _LOOK_S = 0.5
 _ALIGN_S = 2.0
+_TIDY_S = 60.0
 _WAIT_S, _LONGEST_S = 2.0, 60.0
 
 
@@ -37,13 +41,10 @@ def serve(
         edge = stack.enter_context(_edge(home))
         control = stack.enter_context(Control(home))
         health = stack.enter_context(Health(home, control, (superlink, edge)))
-        aligned, is_told = -math.inf, False
+        membership, front = Membership(home, _complain), _Front(home, edge)
+        aligned, tidied, is_told = -math.inf, -math.inf, False
         kept = [superlink]
-        shown = _changed(home)
         while not is_to_end(_LOOK_S):
-            if _changed(home) != shown:  # `iodeep server renew`
-                shown = _changed(home)
-                edge.signal(signal.SIGHUP)
             for one in kept:
                 status = one.keep()
                 if status is not None:
@@ -51,8 +52,13 @@ def serve(
             if time.monotonic() - aligned < _ALIGN_S:
                 continue
             aligned = time.monotonic()
+            sites = membership.look()
+            front.keep_up(sites)
             try:
-                bring_in_line(home, control, _complain)
+                bring_in_line(sites, control, _complain)
+                if aligned - tidied >= _TIDY_S:
+                    tidied = aligned
+                    tidy(home, control)
             except FlowerError as error:
                 health.is_ready = False
                 if is_told:
@@ -65,30 +71,37 @@ def serve(
                 is_told = True
 
 
-def _changed(home: Home) -> tuple[int, int]:
-    """When the certificate that sites see, and its key, were written."""
-    paths = (home.certificate("server"), home.private_key("server"))
-    certificate, key = (path.stat().st_mtime_ns for path in paths)
-    return certificate, key
+class _Front:
+    """Has nginx read its configuration again where something in it is another than before."""
+
+    def __init__(self, home: Home, edge: Program) -> None:
+        self._home = home
+        self._edge = edge
+        self._certificate = shown_certificate(home)
+        self._is_full = False
+
+    def keep_up(self, sites: Mapping[bytes, str] | None) -> None:
+        """Show the certificate that there is, pass the calls of these sites, and no tensors onto
+        a full disk. Where sites are None the same are passed as before."""
+        found = shown_certificate(self._home)
+        is_new = found is not None and found != self._certificate  # `iodeep server renew`
+        self._certificate = found or self._certificate
+        if sites is not None:
+            is_new |= write_approved(self._home, sites)
+        was_full, self._is_full = self._is_full, is_full(self._home, already=self._is_full)
+        is_new |= write_room(self._home, is_full=self._is_full)
+        if self._is_full and not was_full:
+            _complain(" ".join(storage_warnings(self._home)))
+        if is_new:
+            self._edge.signal(signal.SIGHUP)
 
 
 def _superlink(home: Home) -> Program:
-    programs = home.superlink / "programs"
-    write_programs(programs, "flwr-serverapp", "server.aggregator.locked")
-    command = [
-        str(program("flower-superlink")),
-        "--ssl-ca-certfile", str(home.certificate("ca")),
-        "--ssl-certfile", str(home.certificate("loopback")),
-        "--ssl-keyfile", str(home.private_key("loopback")),
-        "--enable-supernode-auth",
-        "--disable-runtime-dependency-installation",
-        "--database", str(home.superlink / "state.db"),
-        "--host", "127.0.0.1", "--port", str(home.document.loopback.superlink),
-    ]  # fmt: skip
+    make_private(home.superlink)
     return Program(
         "the SuperLink",
-        lambda: command,
-        env=environment(programs, home.superlink / "flower", **{HOME: str(home.path.resolve())}),
+        module_command("server.aggregator.superlink", home.path.resolve()),
+        env=environment(home.superlink / "flower", **{HOME: str(home.path.resolve())}),
         log=home.superlink / "superlink.log",
         wait_s=_WAIT_S,
         longest_s=_LONGEST_S,
@@ -96,11 +109,9 @@ def _superlink(home: Home) -> Program:
 
 
 def _edge(home: Home) -> Program:
-    configuration = write_configuration(home)
-    command = [nginx(), "-e", "stderr", "-p", str(home.nginx), "-c", str(configuration.resolve())]
     return Program(
         "nginx",
-        lambda: command,
+        command(home),
         env={"PATH": "/usr/sbin:/usr/bin:/bin"},
         log=home.nginx / "nginx.log",
         wait_s=_WAIT_S,

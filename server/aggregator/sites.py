@@ -3,7 +3,10 @@
 What stands there counts; whoever runs the aggregator's processes lets in by it.
 """
 
-from collections.abc import Mapping
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -104,20 +107,21 @@ def note_invitation(home: Home, invitation: Invitation) -> SiteRecord:
 
     Raises :class:`ConfigError` for a site that is approved.
     """
-    before = check_may_be_invited(home, invitation.name)
-    retired = (*before.retired, *before.keys) if before else ()
-    return _write(
-        home,
-        SiteRecord(
-            name=invitation.name,
-            state="invited",
-            invitation=invitation.id,
-            lines=tuple(line.pattern for line in invitation.lines),
-            invited=invitation.issued,
-            expires=invitation.expires,
-            retired=retired,
-        ),
-    )
+    with _alone(home):
+        before = check_may_be_invited(home, invitation.name)
+        retired = (*before.retired, *before.keys) if before else ()
+        return _write(
+            home,
+            SiteRecord(
+                name=invitation.name,
+                state="invited",
+                invitation=invitation.id,
+                lines=tuple(line.pattern for line in invitation.lines),
+                invited=invitation.issued,
+                expires=invitation.expires,
+                retired=retired,
+            ),
+        )
 
 
 def check_may_be_invited(home: Home, name: str) -> SiteRecord | None:
@@ -175,7 +179,6 @@ def check_request(home: Home, request: JoinRequest, *, now: datetime) -> SiteRec
 
 def approve(home: Home, request: JoinRequest, *, now: datetime) -> SiteRecord:
     """Take a site in, with the keys of its request. Raises as :func:`check_request`."""
-    record = check_request(home, request, now=now)
     update = {
         "state": "approved",
         "node_key": request.node_key,
@@ -183,18 +186,19 @@ def approve(home: Home, request: JoinRequest, *, now: datetime) -> SiteRecord:
         "software": request.software,
         "approved": now.replace(microsecond=0),
     }
-    return _write(home, record.model_copy(update=update))
+    with _alone(home):
+        record = check_request(home, request, now=now)
+        return _write(home, record.model_copy(update=update))
 
 
 def revoke(home: Home, name: str, *, reason: str | None = None, now: datetime) -> SiteRecord:
     """Let a site in no more; its keys are never taken again. Raises :class:`ConfigError`."""
-    record = read_site_record(home, name)
-    if record.state == "revoked":
-        raise ConfigError(f"{name} was revoked already, at {record.revoked:%Y-%m-%d}")
-    at = now.replace(microsecond=0)
-    return _write(
-        home, record.model_copy(update={"state": "revoked", "revoked": at, "reason": reason})
-    )
+    update = {"state": "revoked", "revoked": now.replace(microsecond=0), "reason": reason}
+    with _alone(home):
+        record = read_site_record(home, name)
+        if record.state == "revoked":
+            raise ConfigError(f"{name} was revoked already, at {record.revoked:%Y-%m-%d}")
+        return _write(home, record.model_copy(update=update))
 
 
 def site_facts(record: SiteRecord, seen: Mapping[str, Seen] | None = None) -> dict[str, Any]:
@@ -222,6 +226,17 @@ def _shown(at: datetime | None) -> str | None:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}" if at else None
 
 
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Hold the records from what is checked to what is written: one command at a time."""
+    descriptor = os.open(home.sites / ".lock", os.O_RDWR | os.O_CREAT, SECRET)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _names(home: Home) -> list[str]:
     return sorted(path.stem for path in home.sites.glob("[!.]*.json"))
 
@@ -232,7 +247,7 @@ def _path(home: Home, name: str) -> Path:
     except ValidationError:
         raise ConfigError(
             f"{name!r:.80} cannot be a site's name; expected up to 32 letters, digits, hyphens "
-            "and underscores"
+            f"and underscores, also of each file in {home.sites}"
         ) from None
     return home.sites / f"{name}.json"
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import tomli_w
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from typer.testing import CliRunner
 
 from clients.app import app
+from clients.audit import Journal
+from clients.log import MAX_CHARACTERS
 from federation import cli
 from federation.audit import AuditLog, Entry, Head, verify
+from federation.audit.entry import head_path
 from federation.config import Site, read_experiment, read_site
 from federation.grid import InProcessGrid
 from federation.iodeep.codec import Record
@@ -24,11 +27,13 @@ from federation.iodeep.manifest import AGGREGATOR, VersionManifest
 from federation.iodeep.numbers import norm_of_change
 from federation.iodeep.signature import SigningKey, show_fingerprint
 from federation.messages import (
+    CensusAnswer,
     CensusRequest,
     Code,
     EvaluateAnswer,
     EvaluateRequest,
     Refusal,
+    StatisticsAnswer,
     StatisticsRequest,
     TrainAnswer,
     TrainRequest,
@@ -91,7 +96,7 @@ def test_the_logs_are_whole_and_say_what_came_and_went(run: Run) -> None:
         found = verify(site.audit, SigningKey.read(site.key).public)
         assert (found.problems, found.ahead, found.torn) == ((), False, 0)
         told = [(e.event, e.facts.get("kind")) for e in run.log(name)]
-        evaluated = [("in", "EvaluateRequest"), ("out", "EvaluateAnswer")]
+        evaluated = [("in", "EvaluateRequest"), ("evaluation", None), ("out", "EvaluateAnswer")]
         trained = [("in", "TrainRequest"), ("training", None), ("out", "TrainAnswer")]
         assert told == evaluated + 2 * (trained + evaluated)
         for entry in run.log(name):
@@ -137,6 +142,13 @@ def test_nothing_of_a_patient_is_in_a_log(run: Run) -> None:
         assert all(version.study_uid not in text for version in run.versions)
 
 
+def test_what_a_site_writes_is_its_owner_s_alone(run: Run) -> None:
+    home = run.folder / "sites" / "A"
+    written = [home / "audit.jsonl", home / "work", *(home / "work").rglob("*")]
+    assert {path.name for path in written} >= {"audit.jsonl", "work", "cache", "scratch"}
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
 def test_the_aggregator_keeps_heads_that_a_site_cannot_take_back(run: Run, tmp_path: Path) -> None:
     told = read_lines(run.folder / "audit.jsonl")
     assert [(one["site"], one["work"], one["round"]) for one in told[:6]] == [
@@ -153,7 +165,7 @@ def test_the_aggregator_keeps_heads_that_a_site_cannot_take_back(run: Run, tmp_p
     (tmp_path / "A" / "audit.jsonl").unlink()
     (tmp_path / "A" / "audit.jsonl.head").unlink()
     anew = AuditLog(tmp_path / "A" / "audit.jsonl", key)
-    for entry in run.log("A")[:-2]:
+    for entry in run.log("A")[:-3]:
         anew.append(entry.event, **dict(entry.facts))
     assert audit(tmp_path / "A", keys=folder)["whole"]
     said = audit(tmp_path / "A", "--head", str(of_site[-1]), keys=folder, code=1)
@@ -184,15 +196,15 @@ def test_the_command_shows_the_last_entries_and_names_what_was_changed(
     assert done.exit_code == 0, done.output
     assert "EvaluateAnswer" in done.stdout
     assert "TrainAnswer" not in done.stdout
-    assert "12 entries, whole; head 12:" in done.stdout
+    assert "15 entries, whole; head 15:" in done.stdout
     log = folder / "audit.jsonl"
     each = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(b"".join([*each[:3], each[3].replace(b"training", b"training!"), *each[5:]]))
+    log.write_bytes(b"".join([*each[:4], each[4].replace(b"training", b"training!"), *each[6:]]))
     said = audit(folder, "--last", "3", code=1)
     assert [(one["problem"], one["line"], one["entry"]) for one in said["problems"]] == [
-        ("changed", 4, 4), ("removed", 5, 5)
+        ("changed", 5, 5), ("removed", 6, 6)
     ]  # fmt: skip
-    assert [one["number"] for one in said["last"]] == [10, 11, 12]
+    assert [one["number"] for one in said["last"]] == [13, 14, 15]
 
 
 # --- each no ------------------------------------------------------------------------------
@@ -211,13 +223,19 @@ class Asked:
         document = tomllib.loads((source / "site.toml").read_text())
         document["archives"] = {"images": f"folder:{folder}/archive"}
         document["policy"]["trust"][0]["signers"] = [str(run.folder / "aggregator.key.pub")]
-        document["policy"] |= policy
         self.document = folder / "site.toml"
         self.document.write_text(tomli_w.dumps(document))
-        self.site = read_site(self.document)
+        self.policy(policy)
         self.log = AuditLog(self.site.audit, None)
         self.version = run.versions[1]
         self.grid = InProcessGrid(app, {"A": {"site": str(self.document)}})
+
+    def policy(self, policy: Mapping[str, Any]) -> None:
+        """From now on, these tables of ``[policy]`` are so."""
+        document = tomllib.loads(self.document.read_text())
+        document["policy"] |= policy
+        self.document.write_text(tomli_w.dumps(document))
+        self.site = read_site(self.document)
 
     def send(self, work: str, content: RecordDict) -> RecordDict:
         return self.deliver(self.message(work, content))
@@ -243,6 +261,27 @@ class Asked:
             training=self.training,
         )
         return self.send("train", pack(request.model_copy(update=changes)))
+
+    def statistics(self) -> RecordDict:
+        """Under the weights of the version that a training would begin with."""
+        start = self.version
+        request = StatisticsRequest(
+            line=start.line,
+            branch=start.branch,
+            start=start.reference,
+            start_round=start.round,
+            round=2,
+            training=self.training,
+        )
+        with (
+            open_gateway(self.site.archives.of_models) as gateway,
+            Registry(gateway).pull(start) as record,
+        ):
+            return self.send("query", pack(request, record.tensors()))
+
+    def census(self) -> RecordDict:
+        request = CensusRequest(line=self.version.line, task="segmentation", outputs=())
+        return self.send("query", pack(request))
 
     @property
     def training(self) -> Any:
@@ -334,6 +373,62 @@ def test_what_the_policy_allows_is_done_and_its_answer_is_what_the_log_says(
     asked.refuses(Code.RATE, asked.train())  # the day's only one is over
 
 
+def test_each_kind_of_work_of_a_round_has_its_number_a_day(run: Run, tmp_path: Path) -> None:
+    asked = Asked(run, tmp_path, rounds(per_day=1))
+    unpack(asked.statistics(), StatisticsAnswer)
+    unpack(asked.train(), TrainAnswer)
+    for _ in range(2):
+        unpack(asked.evaluate(), EvaluateAnswer)
+    asked.refuses(Code.RATE, asked.statistics())
+    asked.refuses(Code.RATE, asked.train())
+    asked.refuses(Code.RATE, asked.evaluate())
+
+
+def test_censuses_have_their_number_a_day(run: Run, tmp_path: Path) -> None:
+    asked = Asked(run, tmp_path, {"census": {"per_day": 2}})
+    for _ in range(2):
+        unpack(asked.census(), CensusAnswer)
+    shutil.rmtree(tmp_path / "archive")  # it is not asked any more
+    asked.refuses(Code.RATE, asked.census())
+
+
+def test_messages_that_come_at_the_same_time_share_the_number_of_a_day(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is noted after this one was let through, and before this one is noted."""
+    note_begin = Journal.note_begin
+
+    def note_both(journal: Journal, work: str) -> None:
+        note_begin(journal, work)
+        note_begin(journal, work)
+
+    monkeypatch.setattr(Journal, "note_begin", note_both)
+    asked = Asked(run, tmp_path, {"census": {"per_day": 1}})
+    asked.refuses(Code.RATE, asked.census())
+
+
+def test_statistics_and_evaluations_stop_at_their_time(run: Run, tmp_path: Path) -> None:
+    asked = Asked(run, tmp_path, rounds(minutes=1e-6))
+    asked.refuses(Code.TIME, asked.statistics())
+    asked.refuses(Code.TIME, asked.evaluate())
+    log = (asked.site.work / "client.log").read_text()
+    assert "statistics had not ended after step 1;" in log
+    assert "evaluation had not ended after step 1;" in log
+
+
+def test_means_over_few_cases_are_not_told(run: Run, tmp_path: Path) -> None:
+    """Where a part has more of them, its means are."""
+    asked = Asked(run, tmp_path, {})
+    told = unpack(asked.evaluate(), EvaluateAnswer).measured
+    fewest, most = sorted(told.cases.items(), key=lambda part: part[1])
+    assert 0 < fewest[1] < most[1]
+    for least, parts in {most[1]: {most[0]}, most[1] + 1: set()}.items():
+        asked.policy(rounds(least_cases=least))
+        measured = unpack(asked.evaluate(), EvaluateAnswer).measured
+        assert {name.partition("_")[0] for name in measured.metrics} == parts
+        assert measured.cases == told.cases
+
+
 @pytest.mark.parametrize(
     ("code", "table"),
     [
@@ -347,12 +442,13 @@ def test_a_round_that_the_policy_does_not_allow_is_refused(
 ) -> None:
     asked = Asked(run, tmp_path, rounds(**table))
     assert asked.refuses(code, asked.train()).facts["decision"] == "refused"
-    unpack(asked.evaluate(), EvaluateAnswer)
 
 
 def test_it_is_refused_outside_the_hours_and_with_more_threads(run: Run, tmp_path: Path) -> None:
     asked = Asked(run, tmp_path, rounds(hours=[around_now(2, 3)], threads=1))
     asked.refuses(Code.HOURS, asked.train())
+    asked.refuses(Code.HOURS, asked.statistics())
+    unpack(asked.evaluate(), EvaluateAnswer)
     more = asked.training.model_copy(update={"threads": 2})
     asked.refuses(Code.SETTINGS, asked.train(training=more))
     asked.refuses(Code.SETTINGS, asked.evaluate(training=more))
@@ -462,6 +558,71 @@ def test_what_makes_no_sense_is_noted_and_refused(run: Run, tmp_path: Path) -> N
     came = list(asked.log.newest())[1]
     assert len(came.facts["kind"]) == 80
     assert came.facts["software"] == "\\xfc"
+
+
+@pytest.mark.parametrize("name", ["round", "rounds", "start_round", "seed"])
+def test_a_number_that_json_does_not_hold_leaves_its_entry(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    """RFC 8785 has whole numbers up to 2⁵³ - 1."""
+    asked = Asked(run, tmp_path, rounds(strategies=["none"]))
+    code = Code.STRATEGY if name == "seed" else Code.REQUEST
+    asked.refuses(code, asked.train(**{name: 2**53 + 1}))
+    came = list(asked.log.newest())[1]
+    assert (came.event, came.facts["kind"]) == ("in", "TrainRequest")
+    assert ("line" in came.facts) is (name == "seed")
+
+
+@pytest.mark.parametrize("work", ["train.more", "system", "get_parameters"])
+def test_a_message_of_a_type_that_nobody_knows_leaves_its_entry(
+    run: Run, tmp_path: Path, work: str
+) -> None:
+    asked = Asked(run, tmp_path, {})
+    request = CensusRequest(line=asked.version.line, task="segmentation", outputs=())
+    assert asked.refuses(Code.REQUEST, asked.send(work, pack(request))).number == 2
+    assert list(asked.log.newest())[1].facts["type"] == work
+
+
+def test_an_error_in_place_of_a_message_leaves_its_entry(run: Run, tmp_path: Path) -> None:
+    asked = Asked(run, tmp_path, {})
+    message = asked.message("train", RecordDict())
+    message.__dict__["_content"], message.__dict__["_error"] = None, Error(1, "ours alone")
+    assert asked.refuses(Code.REQUEST, asked.deliver(message)).number == 2
+
+
+def test_a_message_that_nobody_foresaw_leaves_its_entry(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("clients.app.subject_of", fail)
+    asked = Asked(run, tmp_path, {})
+    unpack(asked.census(), CensusAnswer)
+    assert [entry.event for entry in asked.log.newest()] == ["out", "census", "in"]
+
+
+def test_unknown_keys_are_a_line_of_the_site_s_log_and_no_more(run: Run, tmp_path: Path) -> None:
+    asked = Asked(run, tmp_path, {})
+    content = pack(CensusRequest(line=asked.version.line, task="segmentation", outputs=()))
+    keys = {"line": 1, "\n2026-11-28T00:00:00+00:00 train ok \x1b[31m": 1, "k" * 10**6: 1}
+    record = dict(content.config_records["iodeep"]) | {"json": json.dumps(keys)}
+    content["iodeep"] = ConfigRecord(record)
+    asked.refuses(Code.REQUEST, asked.send("query", content))
+    (line,) = (asked.site.work / "client.log").read_text().splitlines()
+    assert len(line) == MAX_CHARACTERS
+    assert r"\n2026-11-28T00:00:00+00:00 train ok \x1b[31m" in line
+
+
+def test_behind_a_head_that_is_not_signed_nothing_is_done(run: Run, tmp_path: Path) -> None:
+    asked = Asked(run, tmp_path, {})
+    unpack(asked.census(), CensusAnswer)
+    last = next(asked.log.newest())
+    head_path(asked.site.audit).write_bytes(last.head.encode(None))
+    before = asked.site.audit.read_bytes()
+    refusal = unpack(asked.train(), Refusal)
+    assert (refusal.code, refusal.audit) == (Code.AUDIT, None)
+    assert asked.site.audit.read_bytes() == before
 
 
 def test_with_a_log_that_was_changed_nothing_is_done_and_nothing_leaves(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flwr.app import RecordDict
 
-from clients.audit import Incoming, Journal
+from clients.audit import CENSUS, EVALUATION, STATISTICS, TRAINING, Incoming, Journal
 from clients.doctor.room import examine_room
 from clients.policy import (
     Approvals,
@@ -23,6 +23,7 @@ from clients.policy import (
 )
 from clients.policy.approvals import MAX_WAITING
 from federation.config import (
+    CensusTable,
     PolicyTable,
     RoundsTable,
     Site,
@@ -78,6 +79,20 @@ def test_a_version_that_the_policy_has_no_room_for_is_refused(
             check_room(little, registry, next_one)
         assert code_of(refused.value) is Code.ROOM
         check_room(little, registry, stored[1])  # it is there: storing again takes nothing
+
+
+def test_another_branch_or_line_leaves_no_more_room(
+    gateway: Gateway, stored: list[VersionManifest]
+) -> None:
+    registry = Registry(gateway)
+    next_one, _ = version(tensors(2), round=2)
+    elsewhere = [
+        next_one.model_copy(update={"branch": "another"}),
+        next_one.model_copy(update={"line": Line.parse("CT/lung/-/unet")}),
+    ]
+    for other in elsewhere:
+        check_room(StoreTable(versions=3), registry, other)
+        refused(Code.ROOM, lambda o=other: check_room(StoreTable(versions=2), registry, o))  # type: ignore[misc]
 
 
 def test_bytes_are_written_as_people_do() -> None:
@@ -151,38 +166,49 @@ def test_trainings_begin_in_the_hours_of_the_site_s_own_day(
         refused(Code.HOURS, lambda clock=clock: check(clock))  # type: ignore[misc]
 
 
-def test_trainings_of_a_day_are_counted_where_there_is_a_limit() -> None:
-    check_rate(RoundsTable(), lambda: pytest.fail("nobody asked"))
-    check_rate(RoundsTable(per_day=3), lambda: 2)
-    refused(Code.RATE, lambda: check_rate(RoundsTable(per_day=3), lambda: 3))
+@pytest.mark.parametrize(
+    ("work", "most"), [(TRAINING, 3), (STATISTICS, 3), (EVALUATION, 6), (CENSUS, 5)]
+)
+def test_work_of_a_day_is_counted_where_there_is_a_limit(work: str, most: int) -> None:
+    policy = PolicyTable(rounds=RoundsTable(per_day=3), census=CensusTable(per_day=5))
+    check_rate(policy, work, {work: most - 1}.__getitem__)
+    refused(Code.RATE, lambda: check_rate(policy, work, {work: most}.__getitem__))
 
 
-def test_a_training_stops_at_its_time() -> None:
+def test_without_a_limit_rounds_are_not_counted_and_censuses_are() -> None:
+    for work in (TRAINING, STATISTICS, EVALUATION):
+        check_rate(PolicyTable(), work, lambda _: pytest.fail("nobody asked"))
+    refused(Code.RATE, lambda: check_rate(PolicyTable(), CENSUS, lambda _: 24))
+
+
+def test_work_stops_at_its_time() -> None:
     clock = iter([100.0, 100.0, 219.9, 220.1])
-    deadline = Deadline(RoundsTable(minutes=2), lambda: next(clock))
+    deadline = Deadline(RoundsTable(minutes=2), TRAINING, lambda: next(clock))
     deadline(1, 0.5)
     deadline(2, 0.5)
     refused(Code.TIME, lambda: deadline(3, 0.5))
-    Deadline(RoundsTable(), lambda: 0.0)(1, 0.5)
+    Deadline(RoundsTable(), STATISTICS, lambda: 0.0)(1)
 
 
-def test_the_day_of_a_training_is_the_site_s_own(tmp_path: Path) -> None:
+def test_the_day_of_work_is_the_site_s_own(tmp_path: Path) -> None:
     """Noted in UTC; a day begins at the site's midnight."""
     here = timezone(timedelta(hours=2))
     clock = [datetime(2026, 6, 30, 23, 50, tzinfo=here)]
     journal = journal_of(tmp_path, lambda: clock[0])
-    journal.note_training()
-    assert journal.trained_today() == 1
+    journal.note_begin(TRAINING)
+    assert journal.begun_today(TRAINING) == 1
     clock[0] += timedelta(minutes=20)
-    assert journal.trained_today() == 0
+    assert journal.begun_today(TRAINING) == 0
     for _ in range(2):
         journal.note_in()
-        journal.note_training()
-    assert journal.trained_today() == 2
+        journal.note_begin(TRAINING)
+        journal.note_begin(CENSUS)
+    journal.note_begin(CENSUS)
+    assert (journal.begun_today(TRAINING), journal.begun_today(CENSUS)) == (2, 3)
     clock[0] = datetime(2026, 7, 1, 21, 59, tzinfo=UTC).astimezone(here)
-    assert journal.trained_today() == 2
+    assert journal.begun_today(TRAINING) == 2
     clock[0] = datetime(2026, 7, 1, 22, 1, tzinfo=UTC).astimezone(here)
-    assert journal.trained_today() == 0
+    assert journal.begun_today(TRAINING) == 0
 
 
 def journal_of(folder: Path, now: Callable[[], datetime]) -> Journal:

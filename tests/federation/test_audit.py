@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from federation.audit import MAX_ENTRY_BYTES, AuditLog, Head, Verified, verify
-from federation.audit.entry import head_path, read_entry, write_entry
+from federation.audit.entry import START, head_path, read_entry, write_entry
 from federation.errors import AuditError, ConfigError
 from federation.iodeep.signature import SigningKey
 
@@ -78,8 +78,9 @@ def test_entries_come_back_in_order_and_from_the_end(written: Path, key: Signing
     assert Head.parse(str(found.head)) == found.head
 
 
-def test_the_log_and_its_head_are_the_owner_s_alone(written: Path) -> None:
-    for path in (written, head_path(written)):
+def test_the_log_and_its_head_are_the_owner_s_alone(written: Path, tmp_path: Path) -> None:
+    AuditLog(tmp_path / "of" / "site" / "audit.jsonl", None).append("made")
+    for path in (written, head_path(written), tmp_path / "of", tmp_path / "of" / "site"):
         assert path.stat().st_mode & 0o077 == 0
 
 
@@ -251,6 +252,76 @@ def test_a_head_is_believed_from_the_site_s_key_alone(
         assert kinds(verify(path, key.public)) == [("head", None, None)]
     head_path(path).unlink()
     assert kinds(verify(path, key.public)) == [("head", None, None)]
+
+
+def test_nothing_is_appended_behind_a_head_that_the_site_s_key_did_not_sign(
+    written: Path, tmp_path: Path, key: SigningKey
+) -> None:
+    """Without the key an end can be cut off; the next entry must not sign what is left."""
+    each = lines(written)
+    path = changed(written, tmp_path, b"".join(each[:4]))
+    head = read_entry(each[3][:-1]).head
+    for forged in (head.encode(None), head.encode(SigningKey.create(tmp_path / "other.key"))):
+        head_path(path).write_bytes(forged)
+        with pytest.raises(AuditError, match="the head beside it does not count"):
+            AuditLog(path, key).append("made")
+        assert (path.read_bytes(), head_path(path).read_bytes()) == (b"".join(each[:4]), forged)
+        assert kinds(verify(path, key.public)) == [("head", None, 4)]
+    head_path(path).write_bytes(head.encode(key))
+    assert AuditLog(path, key).append("made").number == 5
+
+
+def test_a_site_that_gets_a_key_is_told_to_begin_a_new_log(tmp_path: Path, key: SigningKey) -> None:
+    path = tmp_path / "audit.jsonl"
+    AuditLog(path, None).append("made")
+    with pytest.raises(AuditError, match=r"had no key until now.* a new one begins"):
+        AuditLog(path, key).append("made")
+    for one in (path, head_path(path)):
+        one.rename(one.with_name(f"old-{one.name}"))
+    assert AuditLog(path, key).append("made").number == 1
+    assert verify(path, key.public).is_whole
+
+
+@pytest.mark.parametrize("entries", [1, ENTRIES])
+def test_a_log_without_a_head_is_none_that_a_kill_left(
+    written: Path, tmp_path: Path, key: SigningKey, entries: int
+) -> None:
+    path = changed(written, tmp_path, b"".join(lines(written)[:entries]))
+    head_path(path).unlink()
+    assert kinds(verify(path, key.public)) == [("head", None, None)]
+    with pytest.raises(AuditError, match="has no head beside it"):
+        AuditLog(path, key).append("made")
+
+
+@pytest.mark.parametrize("entries", [0, 1, ENTRIES - 1])
+def test_after_a_kill_between_an_entry_and_its_head_it_goes_on(
+    written: Path, tmp_path: Path, key: SigningKey, entries: int
+) -> None:
+    """Also with the first entry, before which the head is that of none."""
+    path = changed(written, tmp_path, b"".join(lines(written)[: entries + 1]))
+    before = entries and read_entry(lines(written)[entries - 1][:-1]).head
+    head_path(path).write_bytes((before or START).encode(key))
+    found = verify(path, key.public)
+    assert (found.is_whole, found.ahead) == (True, True)
+    assert AuditLog(path, key).append("made").number == entries + 2
+    assert verify(path, key.public).is_whole
+
+
+def test_a_head_of_no_entries_is_there_before_the_first_entry(
+    tmp_path: Path, key: SigningKey
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    with pytest.raises(AuditError, match="an entry 'made' has"):
+        AuditLog(path, key).append("made", text="x" * MAX_ENTRY_BYTES)
+    assert (path.read_bytes(), head_path(path).read_bytes()) == (b"", START.encode(key))
+    assert verify(path, key.public).is_whole
+
+
+def test_a_first_entry_that_is_torn_has_a_head_before_it(tmp_path: Path, key: SigningKey) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b'{"digest":"12')
+    assert AuditLog(path, key).append("made").number == 2
+    assert verify(path, key.public).is_whole
 
 
 def test_entries_behind_the_head_are_named(written: Path, tmp_path: Path, key: SigningKey) -> None:

@@ -24,7 +24,7 @@ def until(condition: object, within_s: float = 20) -> None:
 
 def program(tmp_path: Path, words: list[str], **waits: float) -> Program:
     waits = {"wait_s": 0.3, "longest_s": 1.0} | waits
-    return Program("it", lambda: words, env=dict(os.environ), log=tmp_path / "log", **waits)
+    return Program("it", words, env=dict(os.environ), log=tmp_path / "log", **waits)
 
 
 def test_what_ends_is_started_again_after_longer_and_longer_waits(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_closing_ends_it_with_all_that_it_started(tmp_path: Path) -> None:
 def test_it_ends_when_we_are_killed(tmp_path: Path) -> None:
     code = (
         "import os, time\nfrom pathlib import Path\nfrom federation.supervision import Program\n"
-        f"one = Program('it', lambda: {SLEEPS!r}, env=dict(os.environ), "
+        f"one = Program('it', {SLEEPS!r}, env=dict(os.environ), "
         f"log=Path({str(tmp_path / 'log')!r}), wait_s=1, longest_s=1)\n"
         "one.keep()\ntime.sleep(600)\n"
     )
@@ -80,3 +80,21 @@ def test_it_ends_when_we_are_killed(tmp_path: Path) -> None:
     parent.wait()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+def test_a_long_log_is_begun_anew_and_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("federation.supervision._MOST_BYTES", 1000)
+    code = (
+        "import time\nprint('x' * 2000, flush=True)\ntime.sleep(3)\n"
+        "print('after', flush=True)\ntime.sleep(600)"
+    )
+    with program(tmp_path, [sys.executable, "-c", code]) as one:
+        one.keep()
+        until(lambda: one.lines_since(0)[0] != [])
+        lines, position = one.lines_since(0)
+        one.keep()
+        assert (tmp_path / "log.1").read_text() == lines[0] + "\n"
+        until(lambda: one.lines_since(position)[0] == ["after"])
+        assert (tmp_path / "log").read_text() == "after\n"  # no hole where the old lines were

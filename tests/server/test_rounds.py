@@ -1,12 +1,15 @@
 """The round loop over a real archive, with sites that misbehave."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from google.protobuf.message import DecodeError
+from httpx import ConnectError
 from pydicom import Dataset
 
 from federation.closing import Closing
@@ -186,6 +189,9 @@ def answering(**changes: object) -> Trick:
         (poisoned(1e9), "norm"),
         (without_one, "1 tensors are missing"),
         (answering(examples=0), "no examples"),
+        (answering(examples=2**53 + 1), "invalid at: examples"),
+        (answering(examples=10**400), "invalid"),
+        (answering(metrics={"loss": 1e308}), "invalid at: metrics"),
         (answering(round=9), "answers round 9"),
         (answering(start=Reference(uid="2.25.9", digest="f" * 64)), "answers round"),
         (answering(site="A"), "another site's name"),
@@ -203,6 +209,49 @@ def test_an_answer_that_must_not_count_is_refused_by_name_and_reason(
     problems = {e.site: e.problem for e in events if isinstance(e, Answered) and e.problem}
     assert list(problems) == ["D"]
     assert said in str(problems["D"])
+
+
+class Damaged(InProcessGrid):
+    """What comes from C is no message, and what comes from D cannot be parsed at all."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        for reply in super().pull_messages(message_ids):
+            site = unpack_site(reply)
+            if site == "D":
+                raise DecodeError("of a site")
+            yield RecordDict() if site == "C" else reply  # type: ignore[misc]
+
+
+def unpack_site(reply: Message) -> str:
+    said = str(reply.content.config_records["iodeep"]["json"])
+    return str(json.loads(said)["site"])
+
+
+def test_what_cannot_be_read_is_one_site_s_failure(registry: Registry) -> None:
+    events: list[Event] = []
+    sites = Sites()
+    grid = Damaged(sites.app, {name: {"name": name} for name in "ABCD"})
+    version = Rounds(
+        experiment(quorum=2), grid=grid, registry=registry, branch=BRANCH,
+        observers=(events.append,),
+    ).run()  # fmt: skip
+    assert [r.site for r in version.lineage.receipts] == ["A", "B"]
+    problems = {e.site: e.problem for e in events if isinstance(e, Answered) and e.problem}
+    assert problems == {
+        "C": "its answer cannot be read (AttributeError)",
+        "D": "its answer cannot be read (DecodeError)",
+    }
+
+
+def test_what_goes_wrong_at_the_aggregator_is_nobody_else_s_failure(registry: Registry) -> None:
+    class Lost(InProcessGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            raise ConnectError("the SuperLink is away")
+
+    grid = Lost(Sites().app, {name: {"name": name} for name in "ABCD"})
+    rounds = Rounds(experiment(), grid=grid, registry=registry, branch=BRANCH)
+    with pytest.raises(ConnectError):
+        rounds.run()
 
 
 def crash(request: TrainRequest, answer: TrainAnswer, update: Update) -> Trained:
@@ -379,8 +428,11 @@ def weights_of(gateway: Gateway, plan: Experiment) -> list[tuple[int, str]]:
     return [(version.round, version.weights.digest) for version in versions]
 
 
-def test_killed_at_any_step_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    """At each request to the archive in turn, in a run of two rounds."""
+@pytest.mark.parametrize(
+    "every", [3, pytest.param(1, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])]
+)
+def test_killed_at_any_step_it_ends_as_if_undisturbed(tmp_path: Path, every: int) -> None:
+    """At each request to the archive in turn, or every third, in a run of two rounds."""
     plan = experiment(rounds=2)
     with Archive(tmp_path / "whole"), open_gateway(f"folder:{tmp_path / 'whole'}") as gateway:
         mortal = Mortal(gateway)
@@ -388,7 +440,7 @@ def test_killed_at_any_step_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
         expected = weights_of(gateway, plan)
         steps = mortal.steps
     assert steps > 30
-    for last in range(steps):
+    for last in range(0, steps, every):
         folder = tmp_path / str(last)
         sites = Sites()
         with Archive(folder), open_gateway(f"folder:{folder}") as gateway:

@@ -335,3 +335,16 @@ def test_examples_that_nobody_used_for_days_go(tmp_path: Path) -> None:
     again = ExampleCache(tmp_path, CacheTable(days=7))
 
     assert [again.verify(key * 64) for key in "ab"] == [False, True]
+
+
+def test_a_cache_is_bounded_unless_the_site_says_how() -> None:
+    assert CacheTable().bytes == 50 * 10**9
+
+
+def test_folders_and_files_of_the_cache_are_the_owner_s_alone(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    ExampleCache(work / "cache").write(example())
+    make_scratch(work)
+    made = [work, *work.rglob("*")]
+    assert len(made) == 4
+    assert [path for path in made if path.stat().st_mode & 0o077] == []

@@ -18,6 +18,7 @@ from federation.pacs import Gateway
 from federation.samples.importer import write_case
 from federation.samples.phantom import phantom_cases
 from tests.clients.inference.small import LINE, release, site_document
+from tests.here import iodeep_here
 
 IODEEP = Path(sys.executable).with_name("iodeep")
 FAST = ("epochs=4", "training.optimizer.lr=0.01", "patience=4")
@@ -35,14 +36,19 @@ def document(gateway: Gateway, tmp_path: Path) -> Path:
 
 
 def run(document: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return iodeep_here("site", "finetune", document, LINE, *words)
+
+
+def run_apart(document: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as people do."""
     return subprocess.run(
         [IODEEP, "site", "finetune", document, LINE, *words],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-def result(document: Path, *words: str) -> dict:
-    done = run(document, *FAST, *words, "--json")
+def result(document: Path, *words: str, apart: bool = False) -> dict:
+    done = (run_apart if apart else run)(document, *FAST, *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -55,20 +61,15 @@ def test_a_better_version_is_stored_with_where_it_came_from(
     assert found["problem"] is None
     assert found["after"]["validation_dice_mean"] > found["before"]["validation_dice_mean"]
     assert len(found["test_cases"]) == found["cases"]["test"]
-    history = subprocess.run(
-        [IODEEP, "model", "history", LINE, gateway.address, "--graph", "--json"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert found["branch"] in history
-    verified = subprocess.run(
-        [IODEEP, "model", "verify", LINE, gateway.address], capture_output=True, text=True
-    )
+    history = iodeep_here("model", "history", LINE, gateway.address, "--graph", "--json")
+    assert history.returncode == 0, history.stderr
+    assert found["branch"] in history.stdout
+    verified = iodeep_here("model", "verify", LINE, gateway.address)
     assert verified.returncode == 0, verified.stderr
     assert "EVALUATION" in verified.stdout
-    promoted = subprocess.run(
-        [IODEEP, "model", "promote", LINE, gateway.address, "--branch", found["branch"],
-         "--key", document.with_name("site.key")],
-        capture_output=True, text=True,
+    promoted = iodeep_here(
+        "model", "promote", LINE, gateway.address, "--branch", found["branch"],
+        "--key", document.with_name("site.key"),
     )  # fmt: skip
     assert promoted.returncode == 0, promoted.stderr
 
@@ -76,7 +77,7 @@ def test_a_better_version_is_stored_with_where_it_came_from(
 def test_the_same_again_is_the_same_version(document: Path, tmp_path: Path) -> None:
     first = result(document)
     (tmp_path / "site" / "work" / "finetune").rename(tmp_path / "away")
-    again = result(document)
+    again = result(document, apart=True)
     assert (again["version"], again["weights_digest"]) == (
         first["version"], first["weights_digest"],
     )  # fmt: skip
@@ -93,7 +94,7 @@ def test_after_a_kill_it_goes_on_to_the_same_weights(document: Path, tmp_path: P
     work.send_signal(signal.SIGKILL)
     work.wait()
     done = len(json.loads(next(folder.glob("*/history.json")).read_text()))
-    killed = result(document)
+    killed = result(document, apart=True)
     assert 0 < done < len(killed["epochs"])
     folder.rename(tmp_path / "away")
     assert killed["weights_digest"] == result(document)["weights_digest"]

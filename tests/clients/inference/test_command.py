@@ -16,6 +16,7 @@ from federation.registry import Registry
 from federation.releases import promote
 from tests.clients.inference.small import experiment, release, site_document, write_study
 from tests.federation.iodeep.records import LINE, version
+from tests.here import iodeep_here
 
 IODEEP = Path(sys.executable).with_name("iodeep")
 
@@ -32,6 +33,11 @@ def store_study(gateway: Gateway, folder: Path, number: int = 0) -> str:
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return iodeep_here("site", *words)
+
+
+def run_apart(*words: object) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as people do."""
     command = [IODEEP, "site", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -47,7 +53,7 @@ def test_a_study_gets_a_seg_and_volumes_and_none_twice(
     manifest = release(gateway)
     study = store_study(gateway, tmp_path / "study")
 
-    done = run("predict", document, study, "--json")
+    done = run_apart("predict", document, study, "--json")
 
     assert done.returncode == 0, done.stderr
     (outcome,) = json.loads(done.stdout)
@@ -80,7 +86,7 @@ def test_one_bad_study_does_not_stop_the_others(
     gateway.store([*paths[:5], *paths[6:]])
     broken = str(pydicom.dcmread(paths[0]).StudyInstanceUID)
 
-    done = run("predict", document, broken, "1.2.3", whole, "--json")
+    done = run_apart("predict", document, broken, "1.2.3", whole, "--json")
 
     assert done.returncode == 1
     outcomes = json.loads(done.stdout)

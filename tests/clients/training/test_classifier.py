@@ -39,6 +39,15 @@ def test_ties_count_half() -> None:
     assert found.auc == 0.5
 
 
+def test_a_class_that_few_cases_have_or_few_have_not_has_no_area() -> None:
+    scores, truth = probabilities(0.1, 0.6, 0.4, 0.9), torch.tensor([0, 1, 1, 1])
+    assert classification(scores, truth, [1.0]).auc == 1.0
+    few = classification(scores, truth, [1.0], least=2)
+    assert math.isnan(few.auc)
+    assert math.isnan(few.of_class[0])
+    assert few.accuracy == 0.75
+
+
 def test_auc_of_three_classes_is_the_mean_of_each_against_the_others() -> None:
     scores = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.4, 0.3, 0.3], [0.1, 0.2, 0.7]])
     found = classification(scores, torch.tensor([0, 1, 1, 2]), [1.0])

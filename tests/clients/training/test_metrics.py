@@ -44,3 +44,13 @@ def test_a_label_that_no_case_has_does_not_enter_the_mean_over_labels():
 
 def test_no_label_at_all_has_no_mean():
     assert math.isnan(summarise([(math.nan,)], [1.0]).dice_mean)
+
+
+def test_a_label_that_few_cases_have_is_told_neither_by_itself_nor_within_the_mean():
+    dice = [(0.5, 0.25), (1.0, math.nan), (0.75, math.nan)]
+
+    evaluation = summarise(dice, [1.0, 2.0, 3.0], least=2)
+
+    assert evaluation.dice == pytest.approx((0.75, math.nan), nan_ok=True)
+    assert evaluation.dice_mean == 0.75
+    assert evaluation.loss == 2.0

@@ -1,5 +1,7 @@
 """The records of sites: who is let in, with which keys, and what never comes back."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +13,13 @@ from federation.invitation import Invitation
 from federation.iodeep.signature import SigningKey, show_fingerprint
 from federation.joining import JoinRequest, node_key_text
 from federation.software import software
+from server.aggregator import sites
 from server.aggregator.home import Home
 from server.aggregator.invite import invite
 from server.aggregator.provision import create_home
 from server.aggregator.sites import (
     Seen,
+    SiteRecord,
     approve,
     read_site_record,
     revoke,
@@ -36,10 +40,17 @@ def home(tmp_path: Path) -> Home:
 class Hospital:
     """One that was invited, and its keys."""
 
-    def __init__(self, home: Home, folder: Path, name: str, keys: "Hospital | None" = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        folder: Path,
+        name: str,
+        keys: "Hospital | None" = None,
+        now: datetime = NOW,
+    ) -> None:
         number = len(list(folder.iterdir()))
         out = folder / f"{name}-{number}.invitation"
-        self.invitation: Invitation = invite(home, name, out, days=14, now=NOW)
+        self.invitation: Invitation = invite(home, name, out, days=14, now=now)
         self.node = keys.node if keys else ec.generate_private_key(ec.SECP384R1())
         self.key = keys.key if keys else SigningKey.create(folder / f"{name}-{number}.key")
 
@@ -116,6 +127,25 @@ def test_an_expired_invitation_is_refused(home: Home, tmp_path: Path) -> None:
     hospital = Hospital(home, tmp_path, "a")
     with pytest.raises(ConfigError, match=r"counted until 2026-12-12 12:00 UTC"):
         approve(home, hospital.request(), now=NOW + timedelta(days=14))
+
+
+def test_two_commands_at_once_do_not_let_a_copied_folder_in(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was checked still holds when it is written."""
+    first = Hospital(home, tmp_path, "a")
+    copied = Hospital(home, tmp_path, "b", keys=first)
+
+    def read_slowly(home: Home, name: str) -> SiteRecord:
+        record = read_site_record(home, name)
+        time.sleep(0.1)
+        return record
+
+    monkeypatch.setattr(sites, "read_site_record", read_slowly)
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(approve, home, one.request(), now=NOW) for one in (first, copied)]
+    assert sorted(one.exception() is None for one in done) == [False, True]
+    assert sorted(record.state for record in site_records(home)) == ["approved", "invited"]
 
 
 def test_a_revoked_name_comes_back_with_new_keys_only(home: Home, tmp_path: Path) -> None:

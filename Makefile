@@ -21,7 +21,7 @@ check: .venv/installed
 		--no-loadscope-reorder
 
 soak: .venv/installed
-	$(BIN)/pytest -m soak --timeout 3600
+	$(BIN)/pytest -m soak --timeout 3600 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # make benchmarks DATA=FOLDER: the table in docs/benchmarks.md; phantoms without DATA.
 benchmarks: .venv/installed

@@ -125,7 +125,7 @@ def _ours(federation: Federation, data: str, experiment: Experiment) -> Run:
     said = federation.type(AGGREGATOR, "server", "status", federation.home, "--json").stdout
     (run,) = (one for one in json.loads(said)["runs"] if one["run"] == result["branch"])
     moved = run["bytes_to_sites"] + run["bytes_from_sites"]
-    return Run(rounds=walls, bytes=moved, dice=result["test_dice"])
+    return Run(rounds=walls, bytes=moved, dice=result["test_dice_mean"])
 
 
 # --- plain Flower ---------------------------------------------------------------------------

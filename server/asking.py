@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from httpx import HTTPError
 
@@ -137,7 +138,7 @@ class Asking:
                 replies = [*self._grid.pull_messages([identifier])]
             for reply in replies:
                 if reply.has_error():
-                    raise UpdateError(f"its client failed ({reply.error.reason:.80})")
+                    raise UpdateError(_reason(reply.error))
                 return reply
             if time.monotonic() > deadline:
                 raise UpdateError("no answer came before the deadline")
@@ -146,6 +147,17 @@ class Asking:
     def _tell(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)
+
+
+def _reason(error: Error) -> str:
+    """Why Flower has an error in the place of an answer."""
+    match error.code:
+        case ErrorCode.MESSAGE_UNAVAILABLE | ErrorCode.REPLY_MESSAGE_UNAVAILABLE:
+            return "no whole answer came before the deadline"
+        case ErrorCode.NODE_UNAVAILABLE:
+            return "its connection was lost"
+        case _:
+            return f"its client failed ({error.reason:.80})"
 
 
 def unpack_answer(content: RecordDict, site: str, kind: type[Answer]) -> Answer:

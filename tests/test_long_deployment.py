@@ -243,8 +243,8 @@ def test_a_run_that_is_ended_while_sites_train_holds_up_no_later_one(
     [
         ("garbage", "cannot be read"),
         ("other", "cannot be read"),
-        ("stall", "its client failed"),
-        ("forge", "before the deadline"),
+        ("stall", "no whole answer came"),
+        ("forge", "no whole answer came"),
     ],
 )
 def test_a_site_that_answers_what_it_should_not_is_left_out_and_the_run_goes_on(

@@ -23,6 +23,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushM
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -114,7 +115,8 @@ def main() -> None:
         message = rogue.wait()
         try:
             if how == "garbage":
-                content = b"Message  9\x00\xff\xff garbage"
+                body = b"\xff\xff garbage"
+                content = f"Message  {len(body)}".encode() + HEAD_BODY_DIVIDER + body
                 root = hashlib.sha256(content).hexdigest()
                 rogue.answer(message, root, {root: content})
             elif how == "other":

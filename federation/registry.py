@@ -125,10 +125,10 @@ class Registry:
 
     # --- looking --------------------------------------------------------------------------
 
-    def branches(self, line: Line | None = None) -> list[Branch]:
-        """All branches of a line, or of every line, by line and date."""
+    def branches(self, line: Line | None = None, modality: str = "*") -> list[Branch]:
+        """All branches of a line, or of every line (of a modality), by line and date."""
         keys = {
-            "PatientID": line.patient_id if line else "IODEEP.*",
+            "PatientID": line.patient_id if line else f"IODEEP.{modality}.*",
             "StudyInstanceUID": "",
             "StudyID": "",
             "StudyDate": "",
@@ -159,7 +159,7 @@ class Registry:
         study = branch_uid(line, branch)
         found = []
         for series in self._series(study, round):
-            entry = self._entry(study, series)
+            entry = self._entry(study, str(series.SeriesInstanceUID))
             if entry is not None:
                 found.append(entry)
         return sorted(found, key=lambda entry: entry.manifest.round)
@@ -171,6 +171,26 @@ class Registry:
             for entry in self.entries(line, branch, round)
             if isinstance(entry.manifest, VersionManifest) and self._is_complete(entry.manifest)
         ]
+
+    def version(
+        self, line: Line, branch: str, series: str, reference: Reference
+    ) -> VersionManifest:
+        """The version that a reference names, in a series.
+
+        Raises :class:`RegistryError` where it is not complete there.
+        """
+        entry = self._entry(branch_uid(line, branch), series, reference.uid)
+        if (
+            entry is not None
+            and isinstance(entry.manifest, VersionManifest)
+            and entry.manifest.reference == reference
+            and self._is_complete(entry.manifest)
+        ):
+            return entry.manifest
+        raise RegistryError(
+            f"version {reference.uid} (line {line}, branch {branch!r}) is not whole in "
+            f"{self._gateway.address}"
+        )
 
     def stored_bytes(self) -> int:
         """What the weights of all versions and states take, of every line, by their manifests."""
@@ -211,7 +231,7 @@ class Registry:
         found = []
         for branch in self.branches(line):
             for series in self._series(branch.study_uid, modality="KO"):
-                entry = self._entry(branch.study_uid, series)
+                entry = self._entry(branch.study_uid, str(series.SeriesInstanceUID))
                 if entry is not None and isinstance(entry.manifest, ReleaseManifest):
                     found.append((entry.manifest, entry.signature))
         return found
@@ -437,24 +457,26 @@ class Registry:
     def _series_uids(self, study: str) -> set[str]:
         return {str(series.SeriesInstanceUID) for series in self._series(study)}
 
-    def _entry(self, study: str, series: Dataset) -> Entry | None:
-        """The manifest of a series; None where it has none (yet) or it cannot be read."""
-        uid = str(series.SeriesInstanceUID)
-        if uid in self._entries:
-            return self._entries[uid]
-        instance = self._manifest_uid(study, uid)
+    def _entry(self, study: str, series: str, instance: str | None = None) -> Entry | None:
+        """The manifest of a series; None where it has none (yet) or it cannot be read.
+
+        instance: its SOP Instance UID, where that is known
+        """
+        if series in self._entries:
+            return self._entries[series]
+        instance = instance or self._manifest_uid(study, series)
         if instance is None:
             return None
         with self._folder() as folder:
             try:
-                paths = self._gateway.fetch(folder, study=study, series=uid, instance=instance)
+                paths = self._gateway.fetch(folder, study=study, series=series, instance=instance)
                 manifest, signature, stamp = read_manifest(paths[0])
             except CodecError:
                 return None  # not ours, or damaged: `verify` says what is wrong with it
-        if (manifest.study_uid, manifest.series_uid) != (study, uid):
+        if (manifest.study_uid, manifest.series_uid) != (study, series):
             return None  # another record's
-        self._entries[uid] = Entry(manifest=manifest, signature=signature, stamp=stamp)
-        return self._entries[uid]
+        self._entries[series] = Entry(manifest=manifest, signature=signature, stamp=stamp)
+        return self._entries[series]
 
     def _manifest_uid(self, study: str, series: str) -> str | None:
         """SOP Instance UID of a series' first instance, if it has one."""

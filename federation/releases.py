@@ -6,7 +6,7 @@ them in their order (number, then UID) comes to the same end.
 
 from dataclasses import dataclass
 
-from federation.errors import RegistryError, SignatureError
+from federation.errors import PacsError, PacsUnreachable, RegistryError, SignatureError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import Reference, ReleaseManifest, VersionManifest
 from federation.registry import Registry
@@ -132,13 +132,15 @@ def roll_back(registry: Registry, line: Line, reason: str | None = None) -> Rele
 def released(registry: Registry, line: Line) -> VersionManifest:
     """The released version. Raises :class:`RegistryError` where it is not whole here."""
     current = read_releases(registry, line).current
-    for version in registry.versions(line, current.branch, current.round):
-        if version.reference == current.of:
-            return version
-    raise RegistryError(
-        f"release {current.number} of line {line} points to version {current.of.uid} "
-        f"(branch {current.branch}, round {current.round}), which is not whole in this archive"
-    )
+    try:
+        return registry.version(line, current.branch, current.series, current.of)
+    except (RegistryError, PacsError) as error:
+        if isinstance(error, PacsUnreachable):
+            raise
+        raise RegistryError(
+            f"release {current.number} of line {line} points to version {current.of.uid} "
+            f"(branch {current.branch}, round {current.round}), which is not whole in this archive"
+        ) from error
 
 
 def _next(releases: Releases) -> int:

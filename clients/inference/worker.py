@@ -132,7 +132,7 @@ class Worker:
             return forced, _objection(
                 select(one.facts, [forced.line], lambda _: Model(version=forced))
             )
-        selection = select(one.facts, models.lines, models.of)
+        selection = select(one.facts, models.lines_for(one.facts.modality), models.of)
         chosen = selection.chosen
         return (chosen.version if chosen else None), selection.problem or ""
 

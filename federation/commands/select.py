@@ -47,7 +47,6 @@ def select_model(
         )
     with open_archive(models or pacs) as gateway:
         released = ReleasedModels(Registry(gateway, trust=trust_of(signer)), site)
-        lines = released.lines
         if path.is_file():
             series = [read_image(path)]
         elif models is None:
@@ -55,7 +54,10 @@ def select_model(
         else:
             with open_archive(pacs) as images:
                 series = list(series_in(images, image))
-        found = [(one, select(one.facts, lines, released.of)) for one in series]
+        found = [
+            (one, select(one.facts, released.lines_for(one.facts.modality), released.of))
+            for one in series
+        ]
     if json:
         print_json([_as_json(one, selection) for one, selection in found])
     else:

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
@@ -16,7 +15,7 @@ from federation.pacs.gateway import Gateway
 from federation.registry import Registry
 from federation.releases import released
 from federation.selection.image import ImageFacts, facts_of
-from federation.selection.ranking import Model
+from federation.selection.ranking import Model, like
 from federation.task import TASKS
 
 
@@ -101,12 +100,22 @@ class ReleasedModels:
     def __init__(self, registry: Registry, site: str | None = None) -> None:
         self._registry = registry
         self._site = site
+        self._lines: dict[str, list[Line]] = {}
         self._known: dict[Line, Model | None] = {}
 
-    @cached_property
-    def lines(self) -> list[Line]:
-        """Every line of the archive, as it is when it is first asked."""
-        return list(dict.fromkeys(branch.line for branch in self._registry.branches()))
+    def lines_for(self, modality: str) -> list[Line]:
+        """The lines for images of a modality; all that there are, where none is.
+
+        As the archive is when it is first asked.
+        """
+        if modality not in self._lines:
+            found = [line for one in like(modality) for line in self._listed(one)]
+            self._lines[modality] = found or self._listed("*")
+        return self._lines[modality]
+
+    def _listed(self, modality: str) -> list[Line]:
+        branches = self._registry.branches(modality=modality)
+        return list(dict.fromkeys(branch.line for branch in branches))
 
     def of(self, line: Line) -> Model | None:
         """A line's released network; None where there is none, or it is not whole or believed."""

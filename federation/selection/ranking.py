@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from federation.iodeep.labels import Line
+from federation.iodeep.labels import MODALITIES, Line
 from federation.iodeep.manifest import VersionManifest
 from federation.iodeep.regions import steps_between
 from federation.selection.evidence import Evidence, name_of, weigh
@@ -112,7 +112,7 @@ class _Fit:
 
 def _fit(line: Line, facts: ImageFacts, evidence: Evidence) -> _Fit | str:
     """Whether an image is what a line is for; else why not."""
-    if not _same_modality(facts.modality, line.modality):
+    if line.modality not in like(facts.modality):
         return f"it is for {line.modality}, the image is {facts.modality or 'of no modality'}"
     near = [
         (*between, code)
@@ -164,8 +164,11 @@ def _suited(line: Line, model: Model, fit: _Fit) -> Suited:
     )
 
 
-def _same_modality(one: str, other: str) -> bool:
-    return one == other or {one, other} <= _ONE_MODALITY
+def like(modality: str) -> tuple[str, ...]:
+    """The modalities whose networks take images of this one; none for what is none."""
+    if modality in _ONE_MODALITY:
+        return tuple(sorted(_ONE_MODALITY))
+    return (modality,) if modality in MODALITIES else ()
 
 
 def _misfit(version: VersionManifest, facts: ImageFacts) -> str | None:
@@ -193,7 +196,7 @@ def _problem(
         there = sorted({one.line.modality for one in unsuited})
         if not there:
             return "there is no network here"
-        if not any(_same_modality(facts.modality, modality) for modality in there):
+        if not set(like(facts.modality)) & set(there):
             modality = facts.modality or "an image without modality"
             return f"no network is for {modality}; there are some for {', '.join(there)}"
     if not evidence.regions:

@@ -68,7 +68,7 @@ def test_the_command_ranks_what_is_released(gateway: Gateway, address: str, tmp_
     (series,) = json.loads(done.stdout)
     assert series["chosen"] == manifest.uid
     assert [one["line"] for one in series["suited"]] == [PHANTOM]
-    assert series["unsuited"] == [{"line": OTHER, "reason": "it is for CT, the image is MR"}]
+    assert series["unsuited"] == []  # networks for CT are not asked about
     assert "chosen" in run(uid, address).stdout
     file = tmp_path / "study" / "0001.dcm"
     assert json.loads(run(str(file), address, "--json").stdout)[0]["chosen"] == manifest.uid
@@ -90,6 +90,17 @@ def test_a_study_that_nothing_suits_says_what_was_looked_for(
     assert done.returncode == 1
     assert "no network suits: looked for MR of Knee" in done.stderr
     assert "SECRET" not in done.stdout + done.stderr
+
+
+def test_where_no_network_is_for_its_modality_what_there_is_is_said(
+    gateway: Gateway, address: str, tmp_path: Path
+) -> None:
+    release(gateway, OTHER)
+    done = run(study(gateway, tmp_path / "study"), address, "--json")
+    assert done.returncode == 1
+    assert "no network is for MR; there are some for CT" in done.stderr
+    (series,) = json.loads(done.stdout)
+    assert series["unsuited"] == [{"line": OTHER, "reason": "it is for CT, the image is MR"}]
 
 
 def test_a_study_that_is_not_there_is_an_error(address: str) -> None:

@@ -500,10 +500,11 @@ def _sharing(
     whole = [found for found, header in referring if wanted.is_met_by(header.segments)]
     parts = [(found, wanted.labels_in(header.segments)) for found, header in referring]
     sharing = [(found, labels) for found, labels in parts if labels]
-    if len(whole) == len(sharing) == 1:
+    if len(whole) == 1 and len(sharing) <= 1:  # none, where it is not known what is wanted
         return (whole[0].object,)
     if whole:  # what draws a part of it again may correct it, and may not
-        raise Unusable(Reason.SEVERAL_LABELS, f"{len(sharing)} objects label the same images")
+        count = max(len(whole), len(sharing))
+        raise Unusable(Reason.SEVERAL_LABELS, f"{count} objects label the same images")
     wanted.check([segment for _, header in referring for segment in header.segments])
     if sum(len(labels) for _, labels in sharing) > len(set().union(*(one for _, one in sharing))):
         raise Unusable(

@@ -7,6 +7,7 @@ from clients.data.split import create_split_key
 from clients.joining.document import site_document
 from clients.joining.keys import create_node_key
 from federation.config import read_site
+from federation.errors import ConfigError
 from federation.invitation import Invitation
 from federation.iodeep.signature import SigningKey
 from federation.joining import JoinRequest, node_key_text
@@ -28,6 +29,8 @@ def initialise(
     """
     if images is not None:
         parse_address(images)
+    if (folder / DOCUMENT).exists():
+        raise ConfigError(f"{folder} holds a site already; nothing was changed")
     with whole_folder(folder, last=DOCUMENT) as scratch:
         keys, certs = scratch / "keys", scratch / "certs"
         keys.mkdir(mode=0o700)

@@ -12,7 +12,9 @@ from federation.commands.output import print_json, print_table
 from federation.config import Experiment, read_experiment
 from federation.errors import ConfigError, FlowerError
 from federation.iodeep.labels import Line
-from federation.registry import new_branch
+from federation.pacs import open_gateway
+from federation.registry import Registry, new_branch
+from federation.releases import released
 from server.aggregator.home import Home
 from server.aggregator.sites import Seen
 
@@ -71,7 +73,10 @@ def status(folder: Folder, json: Json = False) -> None:
         typer.echo(text, err=True)
     with Control(home) as control:
         there = seen(control)
-        runs = [_run_facts(home, run) for run in control.runs()]
+        runs: list[dict[str, Any]] = []
+        for run in control.runs():  # the newest first: what was gone on with has its progress
+            is_newest = run.branch not in {other["run"] for other in runs}
+            runs.append(_run_facts(home, run, has_progress=is_newest))
     sites = [site_facts(record, there) for record in approved(home).values()]
     if json:
         print_json({"sites": sites, "runs": runs, "warnings": warnings})
@@ -125,6 +130,8 @@ def offer(folder: Folder, line: LineArgument, json: Json = False) -> None:
 
     home = Home(folder)
     named = str(Line.parse(line))
+    with open_gateway(home.document.archive) as gateway:
+        released(Registry(gateway), Line.parse(line))
     sites = ",".join(sorted(approved(home)))
     found = Offer.read(_asked(home, "offer", None, work="offer", line=named, sites=sites))
     if json:
@@ -147,7 +154,11 @@ def stop(
 
     home = Home(folder)
     with Control(home) as control:
-        control.stop(find(home, branch).number)
+        number = find(home, branch).number
+        (run,) = control.runs(number)
+        if run.is_finished:
+            raise ConfigError(f"run {branch} has ended already ({run.state})")
+        control.stop(number)
     typer.echo(f"{branch} is ended")
 
 
@@ -180,7 +191,7 @@ def seen_or_unknown(home: Home) -> Mapping[str, Seen] | None:
             return None
 
 
-def _run_facts(home: Home, run: Any) -> dict[str, Any]:
+def _run_facts(home: Home, run: Any, *, has_progress: bool) -> dict[str, Any]:
     """A run as the SuperLink knows it, with what its folder says of its rounds."""
     from server.report.summary import RunMetrics
 
@@ -195,6 +206,8 @@ def _run_facts(home: Home, run: Any) -> dict[str, Any]:
         "test": None,
         "sites": None,
     }
+    if not has_progress:
+        return facts
     try:
         metrics = RunMetrics.read(home.runs / run.branch)
     except ConfigError:

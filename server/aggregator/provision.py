@@ -53,6 +53,8 @@ def create_home(
     aggregator = validate(Aggregator, document, "iodeep server init")
     for pattern in lines:
         region_of(pattern)
+    if (folder / DOCUMENT).exists():
+        raise ConfigError(f"{folder} holds an aggregator already; nothing was changed")
     with whole_folder(folder, last=DOCUMENT) as scratch:
         home = Home(scratch)
         for inner in ("keys", "tls", "sites", "runs"):

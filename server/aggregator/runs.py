@@ -76,10 +76,14 @@ def follow(control: Control, started: Started) -> Iterator[Run]:
 def check_completed(run: Run, started: Started) -> None:
     """Raises :class:`RoundError` where a finished run did not do what it was for."""
     if run.state != "completed":
-        raise RoundError(
-            f"run {started.folder.name} ended as {run.state}: {run.detail or 'no reason known'}. "
-            "Every finished round is whole in the archives; to go on: the same command with "
+        why = run.detail or ("by `iodeep server stop`" if run.state == "stopped" else "unknown why")
+        more = (
+            ". Every finished round is whole in the archives; to go on: the same command with "
             f"--resume and --out {started.folder}"
+        )
+        raise RoundError(
+            f"run {started.folder.name} ended as {run.state}: {why}"
+            + (more if run.work == "rounds" else "")
         )
 
 

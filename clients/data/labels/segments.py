@@ -118,16 +118,19 @@ class Wanted:
         return {label for one in segments if (label := self.label_of(one)) is not None}
 
     def is_met_by(self, segments: Iterable[Segment]) -> bool:
-        """Whether every output label has a segment among these."""
+        """Whether every output label has a segment among these; where it is not known which are
+        wanted, whether there is one that is no mere prediction."""
+        if not self.words:
+            return any(not segment.is_prediction for segment in segments)
         return set(self.words) <= self.labels_in(segments)
 
     def check(self, segments: Sequence[Segment]) -> None:
         """Raises :class:`Unusable` where an output label has no segment among these."""
-        missing = sorted(set(self.words) - self.labels_in(segments))
-        if not missing:
+        if self.is_met_by(segments):
             return
         if self.is_met_by(replace(segment, is_prediction=False) for segment in segments):
             raise Unusable(Reason.PREDICTION, "labels of a network that nobody has accepted")
+        missing = sorted(set(self.words) - self.labels_in(segments))
         names = " or ".join(self.words[number] for number in missing)
         raise Unusable(Reason.SEGMENT_MISSING, f"no segment named {names}")
 

@@ -9,6 +9,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import Tag
 
 from clients.data.census import Census, find_labelled_series
+from clients.data.labels import Wanted
 from clients.data.quarantine import Reason
 from federation.config import DataLimits, DataTable
 from federation.errors import PacsError
@@ -130,6 +131,19 @@ def test_a_seg_with_other_names_is_quarantined(
 
     assert reasons(census) == [Reason.SEGMENT_MISSING]
     assert "outer structure" in census.quarantined[0].detail
+
+
+def test_where_nobody_says_what_is_wanted_any_seg_of_somebody_will_do(
+    gateway: Gateway, data: DataTable, written: WrittenCase
+) -> None:
+    """As a new site's document has neither a map nor a network yet."""
+    gateway.store([*written.series, written.seg])
+    anything = Wanted.of()
+    assert instances(find_labelled_series(gateway, data, anything)) == [[dcmread_uid(written.seg)]]
+    gateway.store([another_seg(written, proposed)])
+    assert len(instances(find_labelled_series(gateway, data, anything))) == 1
+    gateway.store([another_seg(written, suffix=".2")])
+    assert reasons(find_labelled_series(gateway, data, anything)) == [Reason.SEVERAL_LABELS]
 
 
 def test_a_seg_that_cannot_be_read_is_quarantined(

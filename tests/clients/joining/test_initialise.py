@@ -210,7 +210,7 @@ def test_nothing_is_overwritten(
 ) -> None:
     initialise(invitation(key, certificates), tmp_path / "a", now=NOW)
     before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match="holds a site already; nothing was changed"):
         initialise(invitation(key, certificates), tmp_path / "a", now=NOW)
     after = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
     assert after == before

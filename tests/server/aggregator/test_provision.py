@@ -139,6 +139,14 @@ def test_a_folder_that_is_not_empty_stays_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_an_aggregator_that_is_there_is_not_touched(tmp_path: Path) -> None:
+    home = made(tmp_path / "a")
+    before = home.private_key("ca").read_bytes()
+    with pytest.raises(ConfigError, match="holds an aggregator already; nothing was changed"):
+        made(tmp_path / "a")
+    assert home.private_key("ca").read_bytes() == before
+
+
 def test_an_empty_folder_is_filled_from_within(tmp_path: Path) -> None:
     """As it may be a mount, or the only one that is ours."""
     before = tmp_path.stat().st_ino

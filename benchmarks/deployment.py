@@ -37,12 +37,12 @@ from benchmarks.sides import prepare, read_cases
 from benchmarks.table import Row
 from federation.config import Experiment
 from federation.flower.bundle import digest_of
-from federation.flower.programs import program
 from server.cli import configs
 from server.report.summary import read_lines
 from tests.peers.deployment import AGGREGATOR, Federation, deployed
 
 _PROJECT = Path(__file__).parents[1]
+_BIN = Path(sys.executable).parent
 _SITES = ("A", "B")
 _PORT = 9443
 _SETTINGS = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -139,13 +139,13 @@ def _plain(federation: Federation, prepared: Path, experiment: Experiment) -> Ru
         **os.environ, **_SETTINGS, "FLWR_HOME": str(folder / "flower"),
         "PYTHONPATH": str(_PROJECT), EXPERIMENT: str(folder / "experiment.json"),
         OUTCOME: str(folder / "outcome.json"),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{_BIN}:{os.environ['PATH']}",
     }  # fmt: skip
     tls = federation.home / "tls"
     machine = federation.machines[AGGREGATOR]
     with ExitStack() as stack:
         _start(stack, [
-            *machine.enter, str(program("flower-superlink")),
+            *machine.enter, str(_BIN / "flower-superlink"),
             "--ssl-ca-certfile", str(tls / "ca.crt"), "--ssl-certfile", str(tls / "server.crt"),
             "--ssl-keyfile", str(tls / "server.key"), "--enable-supernode-auth",
             "--disable-runtime-dependency-installation", "--database", str(folder / "state.db"),
@@ -160,7 +160,7 @@ def _plain(federation: Federation, prepared: Path, experiment: Experiment) -> Ru
             parts = {"train": data.train, "validation": data.validation, "test": data.test}
             write_cases(cases, {part: list(found) for part, found in parts.items()})
             _start(stack, [
-                *federation.machines[site].enter, str(program("flower-supernode")),
+                *federation.machines[site].enter, str(_BIN / "flower-supernode"),
                 "--superlink", f"{machine.address}:{_PORT}",
                 "--root-certificates", str(tls / "ca.crt"),
                 "--auth-supernode-private-key", str(key),

@@ -1,10 +1,8 @@
-"""Flower's programs as they are started here: which, and in what environment."""
+"""How Flower's programs are started here: as modules of ours, and in what environment."""
 
 import os
 import sys
 from pathlib import Path
-
-from federation.errors import ConfigError
 
 _SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -36,11 +34,3 @@ def module_command(name: str, *words: object) -> list[str]:
     """A module of ours as a program; ``-I`` keeps Python from modules in the working folder, in
     the user's own site and in PYTHONPATH."""
     return [sys.executable, "-I", "-m", name, *map(str, words)]
-
-
-def program(name: str) -> Path:
-    """A program of Flower's, beside this Python. Raises :class:`ConfigError`."""
-    path = Path(sys.executable).parent / name
-    if not path.exists():
-        raise ConfigError(f"{path} is not there; install the software again, into one environment")
-    return path

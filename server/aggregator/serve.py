@@ -34,7 +34,7 @@ def serve(
     is_to_end: waits up to so many seconds, and says whether it is time to end
     tell:      is called with the sites' address when it is first served
 
-    Raises :class:`~federation.errors.ConfigError` where nginx or Flower is not installed.
+    Raises :class:`~federation.errors.ConfigError` where nginx is not installed.
     """
     with ExitStack() as stack:
         superlink = stack.enter_context(_superlink(home))

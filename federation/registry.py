@@ -6,7 +6,7 @@ there when its manifest and all its parts are; publishing means stored, read bac
 
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,6 @@ from federation.iodeep.labels import Line
 from federation.iodeep.manifest import (
     AnyManifest,
     EvaluationManifest,
-    Manifest,
     Reference,
     ReleaseManifest,
     StateManifest,
@@ -179,12 +178,14 @@ class Registry:
 
         Raises :class:`RegistryError` where it is not complete there.
         """
-        entry = self._entry(branch_uid(line, branch), series, reference.uid)
+        study = branch_uid(line, branch)
+        there = self._instances(study, series)
+        entry = self._entry(study, series, reference.uid) if reference.uid in there else None
         if (
             entry is not None
             and isinstance(entry.manifest, VersionManifest)
             and entry.manifest.reference == reference
-            and self._is_complete(entry.manifest)
+            and _parts(entry.manifest) <= there
         ):
             return entry.manifest
         raise RegistryError(
@@ -192,15 +193,18 @@ class Registry:
             f"{self._gateway.address}"
         )
 
-    def stored_bytes(self) -> int:
-        """What the weights of all versions and states take, of every line, by their manifests."""
-        return sum(
-            part.bytes
+    def stored(self) -> list[WeightsManifest]:
+        """All versions and states, of every line, by their manifests; also without all weights."""
+        return [
+            entry.manifest
             for branch in self.branches()
             for entry in self.entries(branch.line, branch.name)
             if isinstance(entry.manifest, WeightsManifest)
-            for part in entry.manifest.weights.parts
-        )
+        ]
+
+    def stored_bytes(self) -> int:
+        """What the weights of :meth:`stored` take."""
+        return bytes_of(self.stored())
 
     def latest(self, line: Line, branch: str) -> VersionManifest:
         """The complete version with the largest round. Raises :class:`RegistryError`."""
@@ -312,7 +316,7 @@ class Registry:
         if signature is None and self._signer is not None:
             signature = self._signer.sign(manifest.canonical)
         self._believe(manifest, signature)
-        there = self._instances(manifest)
+        there = self._instances(manifest.study_uid, manifest.series_uid)
         self._refuse_conflict(manifest)
         with self._folder() as folder:
             paths = write_record(folder, manifest, parts, stamp or self._stamp(manifest), signature)
@@ -492,17 +496,12 @@ class Registry:
         }
         return [str(found.SOPInstanceUID) for found in self._gateway.find("IMAGE", keys)]
 
-    def _instances(self, manifest: Manifest) -> set[str]:
-        keys = {
-            "StudyInstanceUID": manifest.study_uid,
-            "SeriesInstanceUID": manifest.series_uid,
-            "SOPInstanceUID": "",
-        }
+    def _instances(self, study: str, series: str) -> set[str]:
+        keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "SOPInstanceUID": ""}
         return {str(found.SOPInstanceUID) for found in self._gateway.find("IMAGE", keys)}
 
     def _is_complete(self, version: WeightsManifest) -> bool:
-        wanted = {version.part_uid(n + 1) for n in range(len(version.weights.parts))}
-        return wanted <= self._instances(version)
+        return _parts(version) <= self._instances(version.study_uid, version.series_uid)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -510,6 +509,16 @@ class Registry:
             make_private(self._scratch)
         with tempfile.TemporaryDirectory(prefix="iodeep-", dir=self._scratch) as folder:
             yield Path(folder)
+
+
+def bytes_of(stored: Iterable[WeightsManifest]) -> int:
+    """What the weights of versions and states take."""
+    return sum(part.bytes for one in stored for part in one.weights.parts)
+
+
+def _parts(version: WeightsManifest) -> set[str]:
+    """SOP Instance UIDs of the weights' parts."""
+    return {version.part_uid(n + 1) for n in range(len(version.weights.parts))}
 
 
 def _number(series: Dataset) -> int:

@@ -6,7 +6,7 @@ them in their order (number, then UID) comes to the same end.
 
 from dataclasses import dataclass
 
-from federation.errors import PacsError, PacsUnreachable, RegistryError, SignatureError
+from federation.errors import RegistryError, SignatureError
 from federation.iodeep.labels import Line
 from federation.iodeep.manifest import Reference, ReleaseManifest, VersionManifest
 from federation.registry import Registry
@@ -134,9 +134,7 @@ def released(registry: Registry, line: Line) -> VersionManifest:
     current = read_releases(registry, line).current
     try:
         return registry.version(line, current.branch, current.series, current.of)
-    except (RegistryError, PacsError) as error:
-        if isinstance(error, PacsUnreachable):
-            raise
+    except RegistryError as error:
         raise RegistryError(
             f"release {current.number} of line {line} points to version {current.of.uid} "
             f"(branch {current.branch}, round {current.round}), which is not whole in this archive"

@@ -13,7 +13,7 @@ from federation.errors import ConfigError
 from federation.invitation import Invitation, region_of
 
 LEAST_CASES = 5
-"""Fewer are not averaged over for the aggregator, unless it proposes so and nobody minds."""
+"""Where the aggregator proposes no other number: means over fewer cases are not told."""
 
 PLACEHOLDER = "dimse://PACS@pacs.invalid:104"
 """No archive answers there (RFC 2606): `iodeep site doctor` says so."""

@@ -4,7 +4,7 @@ from federation.config import StoreTable
 from federation.errors import PolicyError
 from federation.iodeep.manifest import VersionManifest
 from federation.messages import Code
-from federation.registry import Registry
+from federation.registry import Registry, bytes_of
 from federation.sizes import size_text
 
 
@@ -18,14 +18,16 @@ def check_room(allowed: StoreTable, registry: Registry, version: VersionManifest
     same_round = registry.versions(version.line, version.branch, version.round)
     if any(one.uid == version.uid for one in same_round):
         return
-    if allowed.versions is not None and (there := _versions(registry)) >= allowed.versions:
+    stored = registry.stored()
+    there = sum(isinstance(one, VersionManifest) for one in stored)
+    if allowed.versions is not None and there >= allowed.versions:
         raise PolicyError(
             f"{there} versions are here, and the policy allows {allowed.versions}; let old ones go "
             "in the archive, or raise policy.store.versions",
             Code.ROOM,
         )
     if allowed.bytes is not None:
-        needed = registry.stored_bytes() + sum(part.bytes for part in version.weights.parts)
+        needed = bytes_of([*stored, version])
         if needed > allowed.bytes:
             raise PolicyError(
                 f"with another version models would take {size_text(needed)} here, and the policy "
@@ -33,12 +35,3 @@ def check_room(allowed: StoreTable, registry: Registry, version: VersionManifest
                 "policy.store.bytes",
                 Code.ROOM,
             )
-
-
-def _versions(registry: Registry) -> int:
-    """All versions of an archive, by their manifests; also where weights are missing."""
-    return sum(
-        isinstance(entry.manifest, VersionManifest)
-        for branch in registry.branches()
-        for entry in registry.entries(branch.line, branch.name)
-    )

@@ -24,6 +24,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
 
 from federation.flower.lock import replace
+from federation.flower.programs import module_command
 from federation.whole import SECRET, write_over
 
 _LOOK_S = 0.1
@@ -44,18 +45,17 @@ class InstalledExecutor:
         return supported, set()
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
-        """Start the process; ``-I`` keeps Python from modules in the working folder, in the user's
-        own site and in PYTHONPATH."""
+        """Start the process."""
         if spec.task_type != self._kind:
             return LaunchResult.failed(f"only {self._kind} runs here")
         trust = ["--root-certificates", spec.root_certificates_path or ""]
         process = subprocess.Popen(
-            [
-                sys.executable, "-I", "-m", self._module,
+            module_command(
+                self._module,
                 "--runtime-api-address", spec.runtime_api_address,
-                "--parent-pid", str(spec.parent_pid),
+                "--parent-pid", spec.parent_pid,
                 *(["--insecure"] if spec.insecure else trust),
-            ],
+            ),
             stdin=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdin is not None
@@ -92,13 +92,13 @@ def execute_beside(
 
     trust: ``--insecure``, or ``--root-certificates`` and a file
     """
-    command = [
-        sys.executable, "-I", "-m", __name__, str(kind), module,
+    command = module_command(
+        __name__, kind, module,
         "--runtime-api-address", f"127.0.0.1:{port}",
-        "--superexec-auth-secret-file", str(secret),
-        "--parent-pid", str(os.getpid()),
+        "--superexec-auth-secret-file", secret,
+        "--parent-pid", os.getpid(),
         *trust,
-    ]  # fmt: skip
+    )  # fmt: skip
 
     def run() -> None:
         while not _answers(port):
